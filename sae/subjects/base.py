@@ -1,0 +1,70 @@
+"""What every frozen model under study can do: name its hookpoints, read activations, replace them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.errors import HookpointError, nearest
+from sae.tensors import Batch, Rows
+
+Activation = Float[Tensor, "example pos d_in"]
+Edit = Callable[[Activation], Activation]
+"""Receives the activation at a hookpoint and returns what the subject goes on with."""
+
+
+@dataclass(frozen=True)
+class Hookpoint:
+    """A place where vectors are read: its name, their width, and the grid of rows they lie on."""
+
+    name: str
+    d_in: int
+    grid: str
+
+
+class Subject(Protocol):
+    """A frozen model: `run` reads, `forward` goes to the end and may replace; no gradients unless asked.
+
+    `kind` is "language" or "clip"; `id` is the string it was loaded by, with paths and defaults resolved.
+    """
+
+    id: str
+    kind: str
+
+    def hookpoints(self) -> Mapping[str, Hookpoint]:
+        """Return every hookpoint by name, in the order in which the subject reaches them."""
+        ...
+
+    def run(self, batch: Batch, hookpoints: Sequence[str]) -> dict[str, Activation]:
+        """Read activations, stopping after the last hookpoint needed; pooled ones have one position."""
+        ...
+
+    def rows(self, batch: Batch, grid: str) -> Rows:
+        """Say which positions of the batch are rows of the grid."""
+        ...
+
+    def forward(self, batch: Batch, edits: Mapping[str, Edit] | None = None, grad: bool = False) -> Any:
+        """Run to the end with activations replaced by `edits`.
+
+        Returns:
+            Language: logits [example pos vocab]. CLIP: `ClipOutput(image, text, logit_scale)`, embeddings normalised,
+            None for a tower the batch has no input for.
+        """
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a manifest records: weights hash, library versions, folding, dtype, token policy."""
+        ...
+
+
+def find_hookpoint(hookpoints: Mapping[str, Hookpoint], name: str, subject_id: str) -> Hookpoint:
+    """Look a hookpoint up by name.
+
+    Raises:
+        HookpointError: the subject has no such hookpoint; names the nearest ones.
+    """
+    if name not in hookpoints:
+        raise HookpointError(f"{subject_id}: no hookpoint {name!r}.{nearest(name, hookpoints)}")
+    return hookpoints[name]
