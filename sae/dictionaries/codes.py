@@ -25,16 +25,16 @@ class Codes:
     def from_topk(cls, indices: Int[Tensor, "batch k"], values: Float[Tensor, "batch k"], d_sae: int) -> Self:
         """Wrap a fixed number of entries per row."""
         batch, k = indices.shape
-        offsets = torch.arange(0, (batch + 1) * k, max(k, 1), device=indices.device)[: batch + 1]
+        offsets = torch.arange(batch + 1, device=indices.device) * k
         return cls(offsets, indices.reshape(-1).to(torch.int32), values.reshape(-1), d_sae)
 
     @classmethod
     def from_dense(cls, dense: Float[Tensor, "batch d_sae"]) -> Self:
         """Keep the entries that are not zero."""
         active = dense != 0
-        rows = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
-        rows[1:] = active.sum(1).cumsum(0)
-        return cls(rows, active.nonzero()[:, 1].to(torch.int32), dense[active], dense.shape[1])
+        offsets = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
+        offsets[1:] = active.sum(1).cumsum(0)
+        return cls(offsets, active.nonzero()[:, 1].to(torch.int32), dense[active], dense.shape[1])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -48,14 +48,16 @@ class Codes:
     @property
     def rows(self) -> Int[Tensor, " nnz"]:
         """Row of every entry."""
-        return torch.repeat_interleave(
-            torch.arange(len(self), device=self.offsets.device), self.counts, output_size=len(self.indices)
-        )
+        numbers = torch.arange(len(self), device=self.offsets.device)
+        return numbers.repeat_interleave(self.counts, output_size=len(self.indices))
 
     def l0(self) -> Int[Tensor, " batch"]:
         """Count the latents that fire in each row."""
-        fired = (self.values != 0).long()
-        return torch.zeros(len(self), dtype=torch.int64, device=fired.device).index_add_(0, self.rows, fired)
+        return self._count_fired(self.rows, len(self))
+
+    def n_fired(self) -> Int[Tensor, " d_sae"]:
+        """Count the rows in which each latent fires."""
+        return self._count_fired(self.indices, self.d_sae)
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:
         """Spread the entries over all latents."""
@@ -65,3 +67,12 @@ class Codes:
     def detach(self) -> "Codes":
         """Drop the gradient."""
         return Codes(self.offsets, self.indices, self.values.detach(), self.d_sae)
+
+    def to(self, device: torch.device | str) -> "Codes":
+        """Move to another device."""
+        return Codes(self.offsets.to(device), self.indices.to(device), self.values.to(device), self.d_sae)
+
+    def _count_fired(self, groups: Tensor, n_groups: int) -> Tensor:
+        """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""
+        fired = (self.values != 0).long()
+        return torch.zeros(n_groups, dtype=torch.int64, device=fired.device).index_add_(0, groups, fired)

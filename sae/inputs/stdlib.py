@@ -6,7 +6,7 @@ versions, so the split is by content: files are cut into chunks, equal chunks ar
 hashes, which is the same whatever order the files were found in, and makes any prefix a random sample.
 
 Left out: tests (many installations lack them), site-packages, generated modules (`pydoc_data`, `_sysconfigdata*`,
-`config-*`) and `encodings`, whose 120 files repeat the same frame around tables and would put near-copies on both sides.
+`config-*`) and `encodings`, whose 120 files repeat one frame around tables and would put near-copies on both sides.
 """
 
 import hashlib
@@ -14,17 +14,16 @@ import io
 import logging
 import sysconfig
 import tokenize
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from sae.errors import ConfigError, InputsError, nearest
 from sae.inputs import python_labels
@@ -102,7 +101,7 @@ def source_files(root: Path) -> list[Path]:
 
 
 def read_source(path: Path) -> str | None:
-    """Return the text of a file with "\\n" line ends, or None where it cannot be decoded."""
+    """Return the text of a file with its line ends made equal, or None where it cannot be decoded."""
     try:
         with tokenize.open(path) as file:
             return file.read()
@@ -135,3 +134,186 @@ def library_chunks(root: Path) -> tuple[Chunk, ...]:
     if not chunks:
         raise InputsError(f"{root}: no Python source files; a standard library folder holds several hundred")
     return tuple(chunks)
+
+
+@cache
+def file_labels(root: Path, path: str) -> python_labels.FileLabels | None:
+    """Return the labels of one file of the library, made once per process (about 8 bytes a character)."""
+    return python_labels.label_file(read_source(root / path) or "", path)
+
+
+def sides(split: str) -> tuple[str, ...]:
+    """Return the sides that a split names: one of `SPLITS`, or several joined by "+".
+
+    Raises:
+        ConfigError: an unknown side.
+    """
+    names = tuple(split.split("+"))
+    for name in names:
+        if name not in SPLITS:
+            raise ConfigError(f"split {split!r}: no side {name!r}.{nearest(name, SPLITS)}")
+    return names
+
+
+def write_seen(chunks: Iterable[Chunk], folder: Path) -> None:
+    """Write the hashes of a subject's training chunks into its folder."""
+    Path(folder, SEEN_FILE).write_bytes(b"".join(sorted(chunk.digest[:8] for chunk in chunks)))
+
+
+def seen_share(chunks: Iterable[Chunk], folder: Path) -> float:
+    """Return the share of characters, in [0, 1], that lie in chunks the subject in `folder` was trained on.
+
+    Raises:
+        InputsError: the folder has no list of chunks, or nothing was given.
+    """
+    path = Path(folder, SEEN_FILE)
+    if not path.is_file():
+        raise InputsError(f"{path}: missing; only subjects trained on the standard library have it")
+    data = path.read_bytes()
+    seen = {data[i : i + 8] for i in range(0, len(data), 8)}
+    sizes = [(len(chunk.text), chunk.digest[:8] in seen) for chunk in chunks]
+    if not sizes:
+        raise InputsError("seen_share: no chunks were given")
+    return sum(size for size, known in sizes if known) / sum(size for size, _ in sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """Where consecutive tokens of a window come from: characters [start, stop) of a file, or a boundary (no path)."""
+
+    path: str
+    start: int
+    stop: int
+    n_tokens: int
+
+
+class StdlibText:
+    """Packed windows over one split: the BOS token, then tokens of chunks, each chunk ended by the EOS token.
+
+    Windows have no padding. They are in the order of the chunks' hashes, and text is tokenized only as far as windows
+    are asked for.
+
+    Args:
+        split: a side of `SPLITS`, or several joined by "+".
+        tokenizer: a fast tokenizer with BOS and EOS; its own special tokens are not added.
+        n_examples: at most this many windows; all of them when None.
+        context: tokens per window, BOS included.
+        root: the standard library folder; that of the running Python when None.
+
+    Raises:
+        ConfigError: an unknown split, a context below 2, or a tokenizer without BOS and EOS.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        tokenizer: FastTokenizer,
+        *,
+        n_examples: int | None = None,
+        context: int = 128,
+        root: Path | None = None,
+    ):
+        if context < 2:
+            raise ConfigError(f"context={context}: a window holds BOS and at least one token")
+        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+            raise ConfigError("the tokenizer has no BOS or no EOS token; packed windows need both")
+        wanted = sides(split)
+        self.split = split
+        self.context = context
+        self.root = Path(sysconfig.get_path("stdlib")) if root is None else Path(root)
+        self.chunks = tuple(chunk for chunk in library_chunks(self.root) if chunk.side in wanted)
+        self._tokenizer = tokenizer
+        self._limit = n_examples
+        self._pieces: list[Int[np.ndarray, "4 token"]] = []
+        self._n_read = 0
+        self._n_tokens = 0
+
+    def __len__(self) -> int:
+        """Return the number of windows; tokenizes as much of the split as that takes."""
+        available = self._read(self._limit) // (self.context - 1)
+        return available if self._limit is None else min(available, self._limit)
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return windows [start, stop).
+
+        Raises:
+            InputsError: windows beyond the last one.
+        """
+        tokens = torch.from_numpy(self._windows(start, stop, row=0))
+        tokens[:, 0] = self._tokenizer.bos_token_id
+        kind = torch.full(tokens.shape, Kind.TOKEN, dtype=torch.uint8)
+        kind[torch.from_numpy(self._windows(start, stop, row=1)) < 0] = Kind.SPECIAL
+        kind[:, 0] = Kind.BOS
+        return Batch(first_example=start, tokens=tokens, attended=torch.ones_like(tokens, dtype=torch.bool), kind=kind)
+
+    def labels(self, start: int, stop: int) -> dict[str, UInt8[np.ndarray, "example pos"]]:
+        """Return the class of every token of windows [start, stop) in each family of `python_labels.LABELS`.
+
+        Class 0 is "unlabelled": BOS, EOS, and files that this Python cannot parse (`unlabelled_files`).
+        """
+        chunk, begin, end = (self._windows(start, stop, row=row).ravel() for row in (1, 2, 3))
+        labels = {family: np.zeros(len(chunk), dtype=np.uint8) for family in python_labels.LABELS}
+        for run in np.split(np.arange(len(chunk)), np.flatnonzero(np.diff(chunk)) + 1):
+            known = file_labels(self.root, self.chunks[chunk[run[0]]].path) if chunk[run[0]] >= 0 else None
+            for family, codes in known.of_tokens(begin[run], end[run]).items() if known else ():
+                labels[family][run] = codes
+        return {family: codes.reshape(stop - start, self.context) for family, codes in labels.items()}
+
+    def describe(self, index: int) -> tuple[Passage, ...]:
+        """Return where the tokens of a window come from, in order."""
+        chunk, begin, end = (self._windows(index, index + 1, row=row)[0] for row in (1, 2, 3))
+        runs = np.split(np.arange(self.context), np.flatnonzero(np.diff(chunk)) + 1)
+        paths = [self.chunks[chunk[run[0]]].path if chunk[run[0]] >= 0 else "" for run in runs]
+        return tuple(
+            Passage(path=path, start=int(begin[run[0]]), stop=int(end[run[-1]]), n_tokens=len(run))
+            for path, run in zip(paths, runs, strict=True)
+        )
+
+    def unlabelled_files(self) -> list[str]:
+        """Return the files of this split that cannot be labelled; labels all files that were not yet."""
+        paths = sorted({chunk.path for chunk in self.chunks})
+        return [path for path in paths if file_labels(self.root, path) is None]
+
+    def seen_share(self, folder: Path) -> float:
+        """Return the share of the text read so far that the subject in `folder` was trained on, in [0, 1]."""
+        return seen_share(self.chunks[: self._n_read] or self.chunks, folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every token of every window and of how they were cut."""
+        digest = hashlib.sha256(f"{self.split} {self.context} {self._tokenizer.bos_token_id}".encode())
+        digest.update(self._windows(0, len(self), row=0).tobytes())
+        return digest.hexdigest()
+
+    def _windows(self, start: int, stop: int, *, row: int) -> Int[np.ndarray, "example pos"]:
+        """Return one row of the token table cut into windows, -1 in front of each."""
+        if not 0 <= start <= stop or stop > len(self):
+            raise InputsError(f"windows [{start}, {stop}) of split {self.split!r}: it has {len(self)}")
+        width = self.context - 1
+        body = self._table()[row, start * width : stop * width].reshape(stop - start, width)
+        return np.pad(body, ((0, 0), (1, 0)), constant_values=-1)
+
+    def _table(self) -> Int[np.ndarray, "4 token"]:
+        """Return token, chunk, first and last character of all tokens read so far; chunk -1 at boundaries."""
+        if len(self._pieces) > 1:
+            self._pieces = [np.concatenate(self._pieces, axis=1)]
+        return self._pieces[0]
+
+    def _read(self, n_windows: int | None) -> int:
+        """Tokenize chunks until they fill `n_windows` (all when None); returns the number of tokens read."""
+        while self._n_read < len(self.chunks):
+            if n_windows is not None and self._n_tokens >= n_windows * (self.context - 1):
+                break
+            chosen = range(self._n_read, min(self._n_read + 256, len(self.chunks)))
+            encoded = self._tokenizer(
+                [self.chunks[index].text for index in chosen], add_special_tokens=False, return_offsets_mapping=True
+            )
+            for index, ids, spans in zip(chosen, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                piece = np.full((4, len(ids) + 1), -1)
+                piece[0] = [*ids, self._tokenizer.eos_token_id]
+                piece[1, :-1] = index
+                piece[2:, :-1] = np.array(spans, dtype=int).reshape(-1, 2).T + self.chunks[index].start
+                self._pieces.append(piece)
+                self._n_tokens += piece.shape[1]
+            self._n_read = chosen.stop
+        return self._n_tokens

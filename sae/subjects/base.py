@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -56,6 +56,15 @@ class Subject(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """Return what a manifest records: weights hash, library versions, folding, dtype, token policy."""
+        ...
+
+
+@runtime_checkable
+class ImageTextSubject(Subject, Protocol):
+    """A subject that embeds images and texts in one space."""
+
+    def zero_shot_classifier(self, prompts: Sequence[Sequence[str]]) -> Float[Tensor, "n_classes d_joint"]:
+        """Return one unit vector per class: the mean of its prompts' embeddings."""
         ...
 
 

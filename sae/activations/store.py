@@ -1,0 +1,246 @@
+"""Reading a store: vectors by hookpoint, where each row came from, and the examples behind them."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, Shaped, UInt8
+from torch import Tensor
+
+from sae.activations.examples import StoredInputs
+from sae.activations.files import map_tensors
+from sae.activations.index import RowIndex
+from sae.activations.manifest import Manifest
+from sae.activations.statistics import ByKind, Statistics
+from sae.activations.writer import read_statistics
+from sae.errors import StoreError
+from sae.subjects.base import Hookpoint, find_hookpoint
+from sae.tensors import Kind
+
+logger = logging.getLogger(__name__)
+
+TRAINING_KINDS = tuple(kind for kind in Kind if kind not in (Kind.BOS, Kind.SPECIAL))
+"""What training reads by default: BOS and special tokens have norms and directions of their own."""
+
+_OPEN_SHARDS = 256
+_PART_ROWS = 1 << 14
+_MEDIAN_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where rows came from: `position` within `example`; `token` is None on grids without tokens."""
+
+    example: Int[Tensor, " batch"]
+    position: Int[Tensor, " batch"]
+    kind: UInt8[Tensor, " batch"]
+    token: Int[Tensor, " batch"] | None = None
+
+
+class ActivationStore:
+    """A store on disk, complete or not; rows are read when they are asked for.
+
+    Raises:
+        StoreError: the folder is no store, is damaged, or has another format version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest.read(self.path)
+        self._map = lru_cache(maxsize=_OPEN_SHARDS)(map_tensors)
+        if not self.manifest.complete:
+            done, planned = self.manifest.n_shards, self.manifest.n_shards_planned
+            logger.warning("%s: incomplete, %d of %d shards; harvest again to finish it", self.path, done, planned)
+
+    def __repr__(self) -> str:
+        return f"ActivationStore({str(self.path)!r}, {self.subject_id}, {list(self.hookpoints)})"
+
+    @property
+    def subject_id(self) -> str:
+        """The subject that was harvested."""
+        return self.manifest.subject
+
+    @cached_property
+    def hash(self) -> str:
+        """The manifest's hash; it stands for every byte of the store."""
+        return self.manifest.hash
+
+    @cached_property
+    def hookpoints(self) -> dict[str, Hookpoint]:
+        """Every hookpoint by name."""
+        return {
+            name: Hookpoint(name, d_in, grid)
+            for grid, entry in self.manifest.grids.items()
+            for name, d_in in entry.hookpoints.items()
+        }
+
+    @cached_property
+    def inputs(self) -> StoredInputs:
+        """What shows an example again."""
+        return StoredInputs(self.path, self.manifest)
+
+    def vectors(
+        self, hookpoint: str, kinds: Collection[Kind] | None = None, max_norm_ratio: float | None = None
+    ) -> "Vectors":
+        """Return the rows of a hookpoint.
+
+        Args:
+            hookpoint: its name.
+            kinds: which rows to keep; None keeps all, training uses `TRAINING_KINDS`.
+            max_norm_ratio: leave out rows (attention sinks) whose norm is more than this many times the median norm
+                of the kept kinds; costs one reading of the hookpoint.
+
+        Raises:
+            HookpointError: the store has no such hookpoint.
+        """
+        point = find_hookpoint(self.hookpoints, hookpoint, str(self.path))
+        return Vectors.filtered(self, point, kinds, max_norm_ratio)
+
+    def columns(self, grid: str, shard: int) -> dict[str, Tensor]:
+        """Map all tensors of one shard: hookpoints, example, position, kind and, where there is one, token."""
+        entry = self.manifest.grids[grid].shards[shard]
+        tensors = self._map(self.path / entry.file)
+        if len(tensors["example"]) != entry.n_vectors:
+            raise StoreError(f"{self.path / entry.file}: {len(tensors['example'])} rows, expected {entry.n_vectors}.")
+        return tensors
+
+    def statistics(self, grid: str) -> dict[str, ByKind]:
+        """Read the statistics gathered while harvesting: hookpoint -> kind -> summary."""
+        entry = self.manifest.grids[grid]
+        if entry.statistics is None:
+            raise StoreError(f"{self.path}: {grid} holds no vectors yet.")
+        return read_statistics(self.path / entry.statistics.file, entry.hookpoints)
+
+
+class Vectors:
+    """Rows of one hookpoint, in the order of their examples; `v[i:j]` keeps the stored dtype, `read` converts."""
+
+    def __init__(self, store: ActivationStore, hookpoint: Hookpoint, index: RowIndex, filters: dict[str, Any]) -> None:
+        self.store, self.hookpoint, self.index, self.filters = store, hookpoint, index, filters
+
+    @classmethod
+    def filtered(
+        cls,
+        store: ActivationStore,
+        hookpoint: Hookpoint,
+        kinds: Collection[Kind] | None,
+        max_norm_ratio: float | None,
+    ) -> "Vectors":
+        """Index the rows that pass the filters."""
+        n_rows = [shard.n_vectors for shard in store.manifest.grids[hookpoint.grid].shards]
+        filters: dict[str, Any] = {"kinds": None if kinds is None else sorted(kind.name.lower() for kind in kinds)}
+        index = RowIndex.all(n_rows)
+        if kinds is not None:
+            wanted = torch.zeros(len(Kind), dtype=torch.bool)
+            wanted[[int(kind) for kind in kinds]] = True
+            index = index.keep(lambda shard: wanted[store.columns(hookpoint.grid, shard)["kind"].long()])
+        vectors = cls(store, hookpoint, index, filters)
+        return vectors if max_norm_ratio is None else vectors._without_sinks(max_norm_ratio)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"Vectors({self.hookpoint.name}, {len(self):,} x {self.d_in} {self.store.manifest.dtype})"
+
+    @property
+    def d_in(self) -> int:
+        """Width of a vector."""
+        return self.hookpoint.d_in
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Stored number format."""
+        return getattr(torch, self.store.manifest.dtype)
+
+    def __getitem__(self, rows: slice) -> Shaped[Tensor, "batch d_in"]:
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise StoreError(f"{self!r}: rows are read in steps of 1, not {step}.")
+        return self.read(start, max(start, stop), self.dtype)
+
+    def read(self, start: int, stop: int, dtype: torch.dtype = torch.float32) -> Shaped[Tensor, "batch d_in"]:
+        """Copy rows `start` to `stop` into memory, across shards.
+
+        Raises:
+            StoreError: the range is not within the rows.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise StoreError(f"{self!r}: no rows {start} to {stop}; it has {len(self)}.")
+        out = torch.empty(stop - start, self.d_in, dtype=dtype)
+        self.read_into(out, start)
+        return out
+
+    def read_into(self, out: Shaped[Tensor, "batch d_in"], start: int) -> None:
+        """Fill `out` with the rows from `start` on, converted to its dtype."""
+        self._fill(out, self.hookpoint.name, start)
+
+    def provenance(self, start: int, stop: int) -> Provenance:
+        """Say where rows `start` to `stop` came from."""
+        n = stop - start
+        example = torch.empty(n, dtype=torch.int64)
+        position, token = (torch.empty(n, dtype=torch.int32) for _ in range(2))
+        kind = torch.empty(n, dtype=torch.uint8)
+        has_token = bool(self.index.n_shards) and "token" in self.store.columns(self.hookpoint.grid, 0)
+        columns = {"example": example, "position": position, "kind": kind} | ({"token": token} if has_token else {})
+        for name, out in columns.items():
+            self._fill(out, name, start)
+        return Provenance(example, position, kind, token if has_token else None)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Moments of these rows; free if filtered by kind alone, else one reading."""
+        if set(self.filters) == {"kinds"}:
+            found = self.store.statistics(self.hookpoint.grid)[self.hookpoint.name]
+            kinds = self.filters["kinds"]
+            parts = [part for kind, part in found.items() if kinds is None or kind.name.lower() in kinds]
+        else:
+            starts = range(0, len(self), _PART_ROWS)
+            parts = [Statistics.of(self[start : start + _PART_ROWS]) for start in starts]
+        if not parts:
+            raise StoreError(f"{self!r}: no rows, so no statistics; filters: {self.filters}.")
+        return Statistics.merge_all(parts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a dictionary trained on these rows records."""
+        left_out = self.store.manifest.grids[self.hookpoint.grid].n_vectors - len(self)
+        return {
+            "subject": self.store.subject_id,
+            "hookpoint": self.hookpoint.name,
+            "store": self.store.hash,
+            "n_vectors": len(self),
+            "n_left_out": left_out,
+            "rows": self.filters,
+        }
+
+    def restricted(self, index: RowIndex, **filters: Any) -> "Vectors":
+        """Return the rows of another index, with what chose them added to the filters."""
+        return Vectors(self.store, self.hookpoint, index, self.filters | filters)
+
+    def _fill(self, out: Tensor, column: str, start: int) -> None:
+        filled = 0
+        for shard, rows in self.index.locate(start, start + len(out)):
+            source = self.store.columns(self.hookpoint.grid, shard)[column]
+            part = source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
+            out[filled : filled + len(part)].copy_(part)
+            filled += len(part)
+
+    def _without_sinks(self, max_norm_ratio: float) -> "Vectors":
+        """Leave out rows of extreme norm; the median is that of at most a million rows spread evenly."""
+        n_parts = max(1, min(-(-len(self) // _PART_ROWS), _MEDIAN_ROWS // _PART_ROWS))
+        size = min(_PART_ROWS, len(self))
+        starts = [i * max(len(self) - size, 0) // max(n_parts - 1, 1) for i in range(n_parts)]
+        norms = torch.cat([self.read(start, start + size).norm(dim=1) for start in starts])
+        if not len(norms):
+            raise StoreError(f"{self!r}: no rows, so no median norm; filters: {self.filters}.")
+        limit = max_norm_ratio * norms.median().item()
+
+        def small(shard: int) -> Tensor:
+            parts = self.store.columns(self.hookpoint.grid, shard)[self.hookpoint.name].split(_PART_ROWS)
+            return torch.cat([part.float().norm(dim=1) <= limit for part in parts])
+
+        return self.restricted(self.index.keep(small), max_norm_ratio=max_norm_ratio, max_norm=limit)

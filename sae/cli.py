@@ -1,0 +1,192 @@
+"""The `sae` command: parse, call the library, print. Nothing heavy is imported before a command runs."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sae import builtin, config, log
+from sae.errors import ConfigError, SaeError, nearest
+
+Config = TypeVar("Config")
+
+
+def harvest(arguments: list[str]) -> None:
+    """Run a subject over inputs and keep the vectors: sae harvest CONFIG.yaml [--dry-run] [--setting value ...]."""
+    from sae.activations.harvest import HarvestConfig, plan
+    from sae.activations.harvest import harvest as run
+
+    dry_run = _take_flag(arguments, "--dry-run")
+    settings = _configured(HarvestConfig, arguments, "sae harvest")
+    subject, inputs = _open(settings)
+    if dry_run:
+        _print_fields(plan(subject, inputs, settings).describe())
+        return
+    store = run(subject, inputs, settings)
+    # The store's own manifest tells what is in it; this file lets later commands open the same inputs again.
+    config.save(settings, settings.out / "config.yaml")
+    _print_fields(store.info())
+
+
+def train(arguments: list[str]) -> None:
+    """Learn a dictionary from a store: sae train CONFIG.yaml [--resume] [--setting value ...]."""
+    from sae.training.config import TrainConfig
+    from sae.training.loop import train as run
+
+    resume = _take_flag(arguments, "--resume")
+    settings = _configured(TrainConfig, arguments, "sae train")
+    dictionary = run(settings, resume=resume)
+    print(dictionary)
+    print(f"saved in {settings.out / 'dictionary'}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Score a dictionary on a store it was not trained on: sae evaluate CONFIG.yaml [--setting value ...]."""
+    from sae.activations.harvest import HarvestConfig
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+    from sae.evaluation.evaluate import EvaluateConfig
+    from sae.evaluation.evaluate import evaluate as run
+
+    settings = _configured(EvaluateConfig, arguments, "sae evaluate")
+    dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
+    harvested = config.load(HarvestConfig, settings.store / "config.yaml")
+    subject, inputs = _open(harvested)
+    report = run(dictionary, store, settings, subject, inputs)
+    report.save(settings.out / "report.json")
+    print(log.table(("metric", "value", "95 % interval", "over"), report.rows()))
+    print(f"saved in {settings.out / 'report.json'}")
+
+
+def show(arguments: list[str]) -> None:
+    """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
+    from sae.features.show import ShowConfig
+    from sae.features.show import show as run
+
+    positional = _take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
+    flags = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
+    run(_configured(ShowConfig, flags, "sae show"))
+
+
+def info(arguments: list[str]) -> None:
+    """Say what a store or a dictionary holds: sae info PATH."""
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+
+    (path,) = _take_positional(arguments, ("PATH",), "sae info")
+    if path.startswith(builtin.PREFIX) or (Path(path) / "dictionary.json").is_file():
+        dictionary = load_dictionary(path)
+        _print_fields({"dictionary": repr(dictionary), "sha256": dictionary.hash, **dictionary.provenance})
+    else:
+        _print_fields(ActivationStore(Path(path)).info())
+
+
+def verify(arguments: list[str]) -> None:
+    """Check every hash and every count of a store: sae verify STORE."""
+    from sae.activations.verify import verify as run
+
+    (path,) = _take_positional(arguments, ("STORE",), "sae verify")
+    _print_fields(run(Path(path)))
+
+
+def hookpoints(arguments: list[str]) -> None:
+    """List where vectors can be read in a subject: sae hookpoints SUBJECT."""
+    from sae.subjects.load import load
+
+    (name,) = _take_positional(arguments, ("SUBJECT",), "sae hookpoints")
+    rows = [(point.name, f"{point.d_in:,}", point.grid) for point in load(name).hookpoints().values()]
+    print(log.table(("hookpoint", "width", "grid"), rows))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    command.__name__: command for command in (harvest, train, evaluate, show, info, verify, hookpoints)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _take_flag(words, "--debug")
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    name, *rest = words
+    try:
+        if name not in COMMANDS:
+            raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
+        if rest and rest[0] in ("-h", "--help") and name in ("info", "verify", "hookpoints"):
+            print(COMMANDS[name].__doc__)
+            return 0
+        log.setup()
+        COMMANDS[name](rest)
+    except SaeError as error:
+        if debug:
+            raise
+        print(f"sae {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"sae {name}: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: sae COMMAND ...   (sae COMMAND --help lists its settings; --debug shows the traceback)", ""]
+    lines += [f"  {name:<11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def _configured(config_type: type[Config], arguments: list[str], prog: str) -> Config:
+    """Read the YAML file if the first argument is one, then let flags override single settings."""
+    import tyro
+
+    default: Any = tyro.MISSING
+    if arguments and not arguments[0].startswith("-"):
+        default = config.load(config_type, Path(arguments[0]))
+        arguments = arguments[1:]
+    return tyro.cli(
+        tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type), default=default, args=arguments, prog=prog
+    )
+
+
+def _open(settings: Any) -> tuple[Any, Any]:
+    """Load the subject of a harvest and open its inputs with the subject's tokenizer and preprocessing."""
+    from sae.inputs.source import open_inputs
+    from sae.subjects.load import load
+
+    subject = load(settings.subject, device=settings.device)
+    inputs = open_inputs(
+        settings.inputs,
+        tokenizer=getattr(subject, "tokenizer", None),
+        tokenize=getattr(subject, "tokenize", None),
+        preprocess=getattr(subject, "preprocess", None),
+    )
+    return subject, inputs
+
+
+def _take_flag(arguments: list[str], flag: str) -> bool:
+    if flag in arguments:
+        arguments.remove(flag)
+        return True
+    return False
+
+
+def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> list[str]:
+    """Take the leading words off the arguments.
+
+    Raises:
+        ConfigError: fewer than wanted were given.
+    """
+    taken = [word for word in arguments[: len(names)] if not word.startswith("-")]
+    if len(taken) < len(names):
+        raise ConfigError(f"usage: {prog} {' '.join(names)}; got {' '.join(arguments) or 'nothing'}.")
+    del arguments[: len(names)]
+    return taken
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    print(log.table(("", ""), [(str(key), str(value)) for key, value in fields.items()]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

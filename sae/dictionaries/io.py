@@ -1,0 +1,140 @@
+"""Dictionary files: `dictionary.safetensors` with the tensors, `dictionary.json` with everything else.
+
+The JSON holds the format version, the width of the vectors, the config with its kind, the provenance (subject,
+hookpoint, store hash, seed, what normalisation was folded, vectors trained on, metrics: whatever the writer gives)
+and the sha256 over config and tensors. It is renamed into place last, so a folder with matching files is complete.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from sae import builtin
+from sae import config as configs
+from sae.dictionaries import registry
+from sae.dictionaries.base import Dictionary
+from sae.errors import DictionaryError, nearest
+
+FORMAT = 1
+TENSORS_FILE = "dictionary.safetensors"
+CONFIG_FILE = "dictionary.json"
+
+
+def save_dictionary(dictionary: Dictionary, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write a dictionary into a folder, replacing the one that may be there.
+
+    `provenance` is added to the dictionary's own. Each file appears whole or not at all.
+
+    Raises:
+        DictionaryError: the provenance cannot be written as JSON, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    dictionary.provenance |= dict(provenance or {})
+    description = {
+        "format": FORMAT,
+        "d_in": dictionary.d_in,
+        "config": configs.encode(dictionary.config),
+        "provenance": dictionary.provenance,
+        "sha256": dictionary.hash,
+    }
+    try:
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DictionaryError(f"{folder}: the provenance does not fit into JSON: {error}.") from error
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.tensors().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / TENSORS_FILE, save(tensors))
+        _write(folder / CONFIG_FILE, text.encode())
+    except OSError as error:
+        raise DictionaryError(f"{folder}: cannot write the dictionary: {error}.") from error
+
+
+def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> Dictionary:
+    """Read a dictionary from its folder or by its `builtin:` name.
+
+    Raises:
+        ConfigError: no built-in dictionary has that name.
+        DictionaryError: a file is missing or damaged, of another format version or an unknown kind, or holds other
+            tensors than its config says.
+    """
+    source = str(source)
+    folder = builtin.dictionary_folder(source) if source.startswith(builtin.PREFIX) else Path(source)
+    description = _read_description(folder / CONFIG_FILE)
+    try:
+        config = registry.decode_config(description["config"], where="config")
+        dictionary = registry.build(config, description["d_in"])
+        dictionary.provenance = description["provenance"]
+        _fill(dictionary, _read_tensors(folder / TENSORS_FILE))
+        found, written = dictionary.hash, description["sha256"]
+    except KeyError as error:
+        raise DictionaryError(f"{folder / CONFIG_FILE}: {error.args[0]} is missing.") from error
+    if found != written:
+        raise DictionaryError(
+            f"{folder}: the content has sha256 {found}, but {CONFIG_FILE} says {written}; the files are damaged, or "
+            "do not belong together."
+        )
+    return dictionary.to(device).eval()
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DictionaryError(f"{path}: no such file. A dictionary is a folder with {CONFIG_FILE} and {TENSORS_FILE}.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DictionaryError(f"{path}: not valid JSON: {error}.") from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise DictionaryError(f"{path}: format version {found!r}; this version reads {FORMAT}.")
+    return description
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise DictionaryError(f"{path}: no such file.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DictionaryError(f"{path}: not a readable safetensors file: {error}.") from error
+
+
+def _fill(dictionary: Dictionary, tensors: dict[str, Tensor]) -> None:
+    """Copy tensors into a freshly built dictionary, keeping the dtype they were saved in."""
+    expected = dictionary.tensors()
+    for name in expected.keys() ^ tensors.keys():
+        state = "missing" if name in expected else "not part of this kind of dictionary"
+        raise DictionaryError(f"{TENSORS_FILE}: tensor {name} is {state}.{nearest(name, sorted(expected))}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise DictionaryError(
+                f"{TENSORS_FILE}: {name} has shape {list(tensor.shape)}; the config says {list(expected[name].shape)}."
+            )
+    dictionary.to(tensors["W_dec"].dtype)
+    for name, tensor in dictionary.tensors().items():
+        tensor.copy_(tensors[name])
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write to a temporary file, flush it to the disk, and rename it into place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    entry = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)

@@ -1,0 +1,27 @@
+"""Random directions: a TopK dictionary that is drawn and never trained.
+
+The control for what sparsity alone gives: same size, same k, same centre (the data's geometric median), but
+directions uniform on the sphere.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sae.dictionaries.topk import TopK, TopKConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomDirectionsConfig(TopKConfig):
+    """Settings of random directions: those of TopK."""
+
+    kind: ClassVar[str] = "random_directions"
+
+
+class RandomDirections(TopK):
+    """Drawn by `initialise`; its tensors take no gradient."""
+
+    config_type = RandomDirectionsConfig
+
+    def __init__(self, config: RandomDirectionsConfig, d_in: int) -> None:
+        super().__init__(config, d_in)
+        self.requires_grad_(False)

@@ -1,0 +1,163 @@
+"""How well a dictionary rebuilds vectors, and how many latents it takes: from vectors and codes alone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.codes import Codes
+from sae.evaluation.metric import Metric, Score, Sums, register
+from sae.tensors import Vectors
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A chunk of vectors with what a dictionary made of it."""
+
+    x: Vectors
+    codes: Codes
+    x_hat: Vectors
+
+
+def reconstructions(dictionary: Dictionary, chunks: Iterable[Vectors]) -> Iterator[Reconstruction]:
+    """Encode and decode chunk by chunk, without gradients."""
+    for x in chunks:
+        with torch.no_grad():
+            codes = dictionary.encode(x)
+            yield Reconstruction(x, codes, dictionary.decode(codes))
+
+
+def _moments(chunk: Reconstruction) -> Sums:
+    x, error = chunk.x.double(), chunk.x.double() - chunk.x_hat.double()
+    scalars = torch.stack(
+        [torch.tensor(float(len(x)), device=x.device).double(), error.square().sum(), x.square().sum()]
+    )
+    return torch.cat([scalars, x.sum(0)])
+
+
+def _fvu(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
+    n, squared_error, squared_norm, summed = total[..., 0], total[..., 1], total[..., 2], total[..., 3:]
+    return squared_error / (squared_norm - summed.square().sum(-1) / n)
+
+
+@register
+class Fvu(Metric):
+    """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean||^2, lower is better.
+
+    The mean is that of the whole evaluation set, per coordinate; both sums run over all of its vectors in float64. It
+    is 0 for a perfect reconstruction and exactly 1 for predicting the mean; a constant error counts; it exceeds 1 for
+    anything worse than the mean. Undefined (infinite) when all vectors are equal.
+    """
+
+    name, better = "fvu", "lower"
+    sums = staticmethod(_moments)
+    value = staticmethod(_fvu)
+
+
+@register
+class ExplainedVariance(Metric):
+    """Explained variance: 1 - FVU, higher is better, 1 at most."""
+
+    name, better = "explained_variance", "higher"
+    sums = staticmethod(_moments)
+
+    @staticmethod
+    def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
+        return 1 - _fvu(total)
+
+
+@register
+class Cosine(Metric):
+    """Mean over vectors of cos(x, x_hat), in [-1, 1], higher is better; a zero vector or reconstruction counts 0."""
+
+    name, better = "cosine", "higher"
+
+    @staticmethod
+    def sums(chunk: Reconstruction) -> Sums:
+        cosine = torch.nn.functional.cosine_similarity(chunk.x.double(), chunk.x_hat.double(), dim=1)
+        return torch.stack([torch.ones_like(cosine).sum(), cosine.sum()])
+
+    @staticmethod
+    def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
+        return total[..., 1] / total[..., 0]
+
+
+@register
+class NormRatio(Metric):
+    """Mean over vectors of ||x_hat|| / ||x||: 1 is no shrinkage; zero vectors are left out."""
+
+    name, better = "norm_ratio", "neither"
+
+    @staticmethod
+    def sums(chunk: Reconstruction) -> Sums:
+        norm, norm_hat = chunk.x.double().norm(dim=1), chunk.x_hat.double().norm(dim=1)
+        present = norm > 0
+        return torch.stack([present.double().sum(), (norm_hat[present] / norm[present]).sum()])
+
+    @staticmethod
+    def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
+        return total[..., 1] / total[..., 0]
+
+
+@register
+class L0(Metric):
+    """Mean over vectors of the number of latents whose code is not zero; a count, in [0, d_sae]."""
+
+    name, better = "l0", "neither"
+
+    @staticmethod
+    def sums(chunk: Reconstruction) -> Sums:
+        l0 = chunk.codes.l0().double()
+        return torch.stack([torch.ones_like(l0).sum(), l0.sum()])
+
+    @staticmethod
+    def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
+        return total[..., 1] / total[..., 0]
+
+
+DENSE_RATE = 0.1
+"""Share of vectors above which a latent counts as dense."""
+
+
+class FiringRates:
+    """Per latent, the share of vectors on which its code is not zero, and its largest value."""
+
+    def __init__(self, d_sae: int) -> None:
+        self.n_vectors = 0
+        self.counts: Int[Tensor, " d_sae"] = torch.zeros(d_sae, dtype=torch.int64)
+        self.maxima: Float[Tensor, " d_sae"] = torch.zeros(d_sae)
+
+    def update(self, codes: Codes) -> None:
+        """Add the codes of one chunk."""
+        fired = codes.values != 0
+        indices, values = codes.indices[fired].long().cpu(), codes.values[fired].float().cpu()
+        self.n_vectors += len(codes)
+        self.counts += torch.bincount(indices, minlength=len(self.counts))
+        self.maxima.scatter_reduce_(0, indices, values, "amax")
+
+    @property
+    def rates(self) -> Float[Tensor, " d_sae"]:
+        """Firing rate per latent, in [0, 1]."""
+        return self.counts.double() / max(self.n_vectors, 1)
+
+    def histogram(self) -> dict[str, list[float]]:
+        """Count latents by log10 of their firing rate, in half decades from 1e-7 to 1; the dead are not in it."""
+        edges = torch.arange(-14, 1, dtype=torch.float64) / 2
+        alive = self.rates[self.counts > 0].log10().clamp(-7, 0)
+        counts = torch.histogram(alive, bins=edges)[0]
+        return {"log10_rate": edges.tolist(), "latents": counts.tolist()}
+
+    def scores(self) -> list[Score]:
+        """Return the dead fraction (no firing in the vectors evaluated) and the dense fraction (rate above a tenth).
+
+        Both are shares of all latents, lower is better; the dead fraction depends on how many vectors were seen.
+        """
+        n = len(self.counts)
+        dead, dense = (self.counts == 0).sum().item() / n, (self.rates > DENSE_RATE).sum().item() / n
+        return [
+            Score(name="dead_fraction", version=1, value=dead, n=n, unit="latents", better="lower"),
+            Score(name="dense_fraction", version=1, value=dense, n=n, unit="latents", better="lower"),
+        ]

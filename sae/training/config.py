@@ -1,0 +1,117 @@
+"""The settings of a training run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, Union
+
+from sae.dictionaries import registry
+from sae.dictionaries.base import DictionaryConfig
+from sae.errors import ConfigError
+from sae.log import WandbMode
+from sae.training.optimiser import AdamConfig, default_lr
+from sae.training.schedules import ScheduleConfig
+
+DEAD_AFTER_VECTORS = 10_000_000
+DEAD_AFTER_FRACTION = 0.05
+KindName = Literal["token", "bos", "special", "class", "patch", "eot", "pooled"]
+
+if TYPE_CHECKING:
+    AnyDictionary = DictionaryConfig
+else:
+    # One member per registered architecture, so that a `kind` in YAML finds its settings.
+    AnyDictionary = Union[tuple(registry.dictionary_type(kind).config_type for kind in registry.kinds())]  # noqa: UP007
+
+FREE_TO_CHANGE = ("store", "out", "wandb", "checkpoint_every_steps", "log_every_steps", "probe_every_steps")
+"""Settings that a resumed run may change; the store's hash must stay the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One dictionary trained on one hookpoint of a store."""
+
+    store: Path
+    """Folder of the activation store."""
+
+    hookpoint: str
+    """Where in the subject the vectors were read."""
+
+    out: Path
+    """Folder of the run: its settings, metrics, checkpoints, and at the end `dictionary/`."""
+
+    dictionary: AnyDictionary
+    """Architecture and size of the dictionary."""
+
+    n_vectors: int | None = None
+    """Vectors to train on, repetitions counted; rounded up to whole batches. Either this or `n_epochs`."""
+
+    n_epochs: float | None = None
+    """Passes over the store's vectors."""
+
+    batch_vectors: int = 4096
+    """Vectors per step."""
+
+    rows: tuple[KindName, ...] | None = None
+    """Kinds of rows to train on; by default all but BOS and special tokens."""
+
+    optimiser: AdamConfig = field(default_factory=AdamConfig)
+    """What turns gradients into new parameters."""
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the learning rate moves over the run."""
+
+    dead_after_vectors: int | None = None
+    """A latent that has not fired for this many vectors is dead; by default the smaller of 10 M and 5 % of the run."""
+
+    seed: int = 0
+    """Decides the initial parameters and the order of the vectors."""
+
+    device: str = "cpu"
+    """Where to train: "cpu", "cuda" or "cuda:N"."""
+
+    autocast: bool = True
+    """On CUDA, multiply matrices in bf16; parameters and sums stay float32. Without effect on the CPU."""
+
+    log_every_steps: int = 100
+    """Steps per line of `metrics.jsonl`."""
+
+    probe_every_steps: int = 1000
+    """Steps between two runs of the caller's probes."""
+
+    checkpoint_every_steps: int = 1000
+    """Steps between two checkpoints; there is one at the end in any case."""
+
+    wandb: WandbMode = "off"
+    """Weights & Biases: "online", "offline" (send later with `wandb sync`) or "off"."""
+
+    def __post_init__(self) -> None:
+        if (self.n_vectors is None) == (self.n_epochs is None):
+            raise ConfigError(f"n_vectors {self.n_vectors} and n_epochs {self.n_epochs}: exactly one must be given.")
+        counts = ("n_vectors", "n_epochs", "batch_vectors", "dead_after_vectors")
+        for name in (*counts, "log_every_steps", "probe_every_steps", "checkpoint_every_steps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} {value}: must be above 0.")
+
+    def resolve(self, n_available: int) -> Self:
+        """Fill in the defaults that depend on other settings or on the `n_available` vectors of the store.
+
+        A resolved config resolves to itself.
+        """
+        n_vectors = self.n_vectors if self.n_vectors is not None else round((self.n_epochs or 0) * n_available)
+        n_vectors = max(n_vectors, 1)
+        dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), 1))
+        lr = self.optimiser.lr or default_lr(self.dictionary.d_sae)
+        return dataclasses.replace(
+            self,
+            n_vectors=n_vectors,
+            n_epochs=None,
+            optimiser=dataclasses.replace(self.optimiser, lr=lr),
+            dead_after_vectors=self.dead_after_vectors or dead_after,
+        )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a resolved run."""
+        assert self.n_vectors is not None, "the config has not been resolved"
+        return -(-self.n_vectors // self.batch_vectors)

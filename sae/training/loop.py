@@ -1,0 +1,260 @@
+"""A training run from store to saved dictionary: order of vectors, checkpoints, metrics, stopping and resuming."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sae import config as settings
+from sae.activations.reader import ShuffledReader
+from sae.activations.store import ActivationStore, Vectors
+from sae.dictionaries import io
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.registry import build
+from sae.errors import ConfigError, TrainingError
+from sae.log import MetricLog, progress
+from sae.training.checkpoint import Checkpoints
+from sae.training.config import FREE_TO_CHANGE, TrainConfig
+from sae.training.dead import rate_histogram
+from sae.training.interrupt import StopRequest, TrainingInterrupted
+from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
+from sae.training.prefetch import Prefetcher
+from sae.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+Probe = Callable[[Dictionary], dict[str, float]]
+"""A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
+
+SAMPLE_VECTORS = 8192
+"""Vectors from which the initial parameters are set."""
+
+N_HISTOGRAMS = 20
+"""Histograms of firing rates in a run, each over the vectors since the one before."""
+
+
+def train(
+    store: ActivationStore, config: TrainConfig, *, probes: Mapping[str, Probe] | None = None, resume: bool = False
+) -> Dictionary:
+    """Train a dictionary on one hookpoint of a store and save it in `config.out`.
+
+    Args:
+        store: where the vectors are.
+        config: settings of the run.
+        probes: evaluations run every `probe_every_steps` steps; their figures are logged as `NAME/FIGURE`.
+        resume: continue from the newest checkpoint in `config.out`. On the CPU the run ends with the same bytes as
+            one that was never stopped.
+
+    Returns:
+        The dictionary for unscaled vectors, as it was saved in `OUT/dictionary/`.
+
+    Raises:
+        ConfigError: a setting cannot be used, or differs from those of the run to resume.
+        TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+    """
+    vectors = store.vectors(config.hookpoint, kinds=config.rows)
+    config = config.resolve(len(vectors))
+    return Run(store, vectors, config, probes or {}).fit(resume)
+
+
+class Run:
+    """One training run: what surrounds the steps of a `Trainer`."""
+
+    def __init__(
+        self, store: ActivationStore, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]
+    ) -> None:
+        self.store, self.vectors, self.config, self.probes = store, vectors, config, probes
+        self.scale = input_scale(vectors, f"{config.store}, {config.hookpoint}")
+        self.checkpoints = Checkpoints(config.out / "checkpoints")
+        self.metrics: dict[str, float] = {}
+        self.last_read = (0, 0.0)
+
+    def fit(self, resume: bool) -> Dictionary:
+        """Train to the end of the run, save the dictionary, and return it."""
+        config = self.config
+        if not resume:
+            self._check_unused()
+        state = self._load() if resume else None
+        torch.manual_seed(config.seed)
+        dictionary = build(config.dictionary, self.vectors.d_in)
+        if state is None:
+            self._initialise(dictionary)
+        self.trainer = Trainer(dictionary.to(config.device), config, self.scale)
+        reader = ShuffledReader(self.vectors, config.batch_vectors, seed=config.seed)
+        if state is not None:
+            reader.load_state_dict(state["reader"])
+            self.trainer.load_state_dict(state["trainer"])
+            self.metrics = state["metrics"]
+        config.out.mkdir(parents=True, exist_ok=True)
+        settings.save(config, config.out / "config.yaml")
+        variance = float(self.vectors.statistics.variance.sum()) * self.scale**2
+        self.monitor = Monitor(config.log_every_steps, variance, self.trainer.device, self.trainer.n_steps_done)
+        log_state = state["log"] if state else None
+        with (
+            MetricLog(config.out, wandb=config.wandb, name=self.name, config=self._identity(), state=log_state) as log,
+            progress("Train", config.n_steps * config.batch_vectors, "vectors") as bar,
+            Prefetcher(reader, self.trainer.device) as batches,
+            StopRequest() as stop,
+        ):
+            self.log, self.bar, self.batches = log, bar, batches
+            bar.skip(self.trainer.n_vectors_done)
+            self._steps(stop)
+            return self._finish()
+
+    @property
+    def name(self) -> str:
+        """What the run is called in logs."""
+        return f"{self.config.dictionary.kind} {self.config.hookpoint}"
+
+    def _steps(self, stop: StopRequest) -> None:
+        config, n_steps = self.config, self.config.n_steps
+        self.last_read = (self.trainer.n_vectors_done, time.monotonic())
+        while self.trainer.n_steps_done < n_steps:
+            x = next(self.batches)
+            self.monitor.add(self.trainer.step(x), len(x))
+            self.bar.advance(len(x))
+            step = self.trainer.n_steps_done
+            self._report(self.monitor.read(wait=False))
+            if step % config.log_every_steps == 0:
+                self._close_interval()
+            if step % config.probe_every_steps == 0 or step == n_steps:
+                self._probe(step)
+            if step * N_HISTOGRAMS // n_steps > (step - 1) * N_HISTOGRAMS // n_steps:
+                self.log.histogram(step, "log10_firing_rate", *rate_histogram(self.trainer.firing.rates()))
+            if step % config.checkpoint_every_steps == 0 or step == n_steps:
+                self._save()
+            if stop.signal_number is not None and step < n_steps:
+                self._interrupt(stop.signal_number)
+
+    def _close_interval(self) -> None:
+        """Start reading the interval's figures; the interval before is waited for, should it be late."""
+        self._report(self.monitor.read(wait=True))
+        if self.monitor.open_steps:
+            known = {"lr": self.trainer.lr, "n_vectors": self.trainer.n_vectors_done}
+            self.monitor.close_interval(self.trainer.firing.dead_fraction(), known)
+
+    def _report(self, reading: Reading | None) -> None:
+        if reading is None:
+            return
+        if reading.bad_step is not None:
+            self._diverged(reading.bad_step)
+        self.metrics = reading.metrics
+        n_vectors, now = int(reading.metrics["n_vectors"]), time.monotonic()
+        rate = (n_vectors - self.last_read[0]) / max(now - self.last_read[1], 1e-9)
+        self.last_read = (n_vectors, now)
+        self.log.write(reading.step, reading.metrics | {"vectors_per_second": rate})
+        shown = {"loss": "loss", "fvu": "FVU", "l0": "L0", "dead_fraction": "dead"}
+        self.bar.show(**{label: reading.metrics[name] for name, label in shown.items()})
+
+    def _probe(self, step: int) -> None:
+        if not self.probes:
+            return
+        dictionary = self._folded()
+        for name, probe in self.probes.items():
+            self.log.write(step, {f"{name}/{figure}": value for figure, value in probe(dictionary).items()})
+
+    def _save(self) -> Path:
+        """Write a checkpoint, after every figure of the steps before it has been read and found finite."""
+        self._close_interval()
+        self._report(self.monitor.read(wait=True))
+        return self.checkpoints.save(
+            self.trainer.n_steps_done,
+            {
+                "identity": self._identity(),
+                "trainer": self.trainer.state_dict(),
+                "reader": self.batches.state,
+                "log": self.log.state_dict(),
+                "metrics": self.metrics,
+            },
+        )
+
+    def _interrupt(self, signal_number: int) -> None:
+        saved = self._save()
+        raise TrainingInterrupted(
+            f"Stopped by {signal.Signals(signal_number).name} after step {self.trainer.n_steps_done:,} of "
+            f"{self.config.n_steps:,}. Checkpoint: {saved}. "
+            f"To go on: sae train {self.config.out / 'config.yaml'} --resume",
+            signal_number,
+        )
+
+    def _diverged(self, step: int) -> None:
+        first = step * self.config.batch_vectors
+        epoch, row = divmod(first, len(self.vectors))
+        raise TrainingError(
+            f"{self.config.out}: the run diverged in step {step:,}: a figure is not finite, or FVU is above "
+            f"{DIVERGED_FVU:g}. Its batch starts at vector {row:,} of pass {epoch} in the order of seed "
+            f"{self.config.seed}. Last good checkpoint: {self.checkpoints.latest() or 'none'}. "
+            f"Lower lr ({self.config.optimiser.lr:g}), or lengthen the warm-up."
+        )
+
+    def _finish(self) -> Dictionary:
+        dictionary, folder = self._folded(), self.config.out / "dictionary"
+        provenance = {
+            "subject": self.store.subject_id,
+            "hookpoint": self.config.hookpoint,
+            "store": self.store.hash,
+            "rows": self.config.rows,
+            "seed": self.config.seed,
+            "scale_folded": self.scale,
+            "n_vectors": self.trainer.n_vectors_done,
+            "metrics": self.metrics,
+            "training": self._identity()["config"],
+        }
+        io.save_dictionary(dictionary, folder, provenance)
+        self.log.artifact(folder, self.name, "dictionary", provenance)
+        logger.info("Dictionary saved in %s.", folder)
+        return dictionary
+
+    def _folded(self) -> Dictionary:
+        return self.trainer.dictionary.fold_scale(self.scale).eval().requires_grad_(False)
+
+    def _initialise(self, dictionary: Dictionary) -> None:
+        """Set the initial parameters from vectors in a random order of their own."""
+        n_sample = min(SAMPLE_VECTORS, len(self.vectors))
+        sample = next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed))
+        dictionary.initialise(sample * self.scale, torch.Generator().manual_seed(self.config.seed))
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must not change when the run is resumed, as plain data."""
+        config = {key: value for key, value in settings.encode(self.config).items() if key not in FREE_TO_CHANGE}
+        return {"store": self.store.hash, "config": config}
+
+    def _load(self) -> dict[str, Any]:
+        state = self.checkpoints.load()
+        differences = _differences(state["identity"], self._identity())
+        if differences:
+            raise ConfigError(f"{self.config.out}: cannot resume with other settings. {'; '.join(differences)}.")
+        return state
+
+    def _check_unused(self) -> None:
+        if self.checkpoints.latest() is not None:
+            raise ConfigError(
+                f"{self.config.out}: holds a run already, at {self.checkpoints.latest()}. "
+                "Go on with --resume, or choose another out."
+            )
+
+
+def input_scale(vectors: Vectors, where: str) -> float:
+    """Return sqrt(d_in) / mean norm, the factor that brings vectors to the expected norm sqrt(d_in).
+
+    Raises:
+        TrainingError: there are no vectors, or all are zero or all the same.
+    """
+    statistics = vectors.statistics
+    if not len(vectors) or not statistics.mean_norm or not float(statistics.variance.sum()):
+        raise TrainingError(f"{where}: {len(vectors):,} vectors that do not vary; there is nothing to learn.")
+    return math.sqrt(vectors.d_in) / float(statistics.mean_norm)
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        found = [_differences(before.get(key), now.get(key), f"{path}.{key}") for key in keys]
+        return [line for lines in found for line in lines]
+    return [] if before == now else [f"{path.removeprefix('.config').lstrip('.')}: was {before!r}, now {now!r}"]

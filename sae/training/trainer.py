@@ -1,0 +1,96 @@
+"""One dictionary and one step of its training."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.dictionaries.base import Dictionary
+from sae.tensors import Vectors
+from sae.training.config import TrainConfig
+from sae.training.dead import FiringCounts
+from sae.training.optimiser import clip_gradients, make_optimiser
+from sae.training.schedules import lr_factor
+
+
+class Trainer:
+    """A dictionary with everything that changes when it learns: optimiser, dead latents, step count.
+
+    Knows nothing of stores, files or logs. Nothing here waits for the device.
+
+    Args:
+        dictionary: what is trained, on the run's device. It sees `x * scale`.
+        config: resolved settings.
+        scale: brings inputs to the expected norm sqrt(d_in).
+    """
+
+    def __init__(self, dictionary: Dictionary, config: TrainConfig, scale: float) -> None:
+        assert config.optimiser.lr is not None and config.dead_after_vectors is not None, "the config is not resolved"
+        self.dictionary, self.config, self.scale = dictionary, config, scale
+        self.peak_lr = config.optimiser.lr
+        self.device = torch.device(config.device)
+        self.parameters = [p for p in dictionary.parameters() if p.requires_grad]
+        self.optimiser = make_optimiser(self.parameters, config.optimiser)
+        self.firing = FiringCounts(dictionary.d_sae, config.dead_after_vectors, self.device)
+        self.n_steps_done = 0
+        self.n_vectors_done = 0
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self.optimiser.param_groups[0]["lr"]
+
+    def step(self, x: Vectors) -> dict[str, Float[Tensor, ""]]:
+        """Learn from one batch.
+
+        Args:
+            x: unscaled vectors, on the device.
+
+        Returns:
+            Figures on the device: `loss`, its parts, `grad_norm` before clipping, and the sums over the batch
+            `squared_error` (of scaled vectors) and `n_fired`.
+        """
+        x = x * self.scale
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak_lr * lr_factor(self.config.schedule, self.n_steps_done, self.config.n_steps)
+        on_gpu = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu):
+            loss = self.dictionary.loss(x, self.firing.dead())
+        loss.total.backward()
+        self.dictionary.after_backward()
+        grad_norm = clip_gradients(self.parameters, self.config.optimiser.max_grad_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.dictionary.after_step()
+        fired = self.firing.update(loss.codes)
+        self.n_steps_done += 1
+        self.n_vectors_done += len(x)
+        with torch.no_grad():
+            squared_error = torch.nn.functional.mse_loss(loss.x_hat.float(), x, reduction="sum")
+        figures = {"loss": loss.total} | {f"loss_{name}": part for name, part in loss.parts.items()}
+        return figures | {"grad_norm": grad_norm, "squared_error": squared_error, "n_fired": fired.sum()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that later steps depend on, the state of torch's random numbers included."""
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "dictionary": self.dictionary.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "firing": self.firing.state_dict(),
+            "n_steps_done": self.n_steps_done,
+            "n_vectors_done": self.n_vectors_done,
+            "rng": rng,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.dictionary.load_state_dict(state["dictionary"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.firing.load_state_dict(state["firing"])
+        self.n_steps_done = state["n_steps_done"]
+        self.n_vectors_done = state["n_vectors_done"]
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
