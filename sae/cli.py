@@ -18,7 +18,7 @@ def harvest(arguments: list[str]) -> None:
 
     dry_run = _take_flag(arguments, "--dry-run")
     settings = _configured(HarvestConfig, arguments, "sae harvest")
-    subject, inputs = _open(settings)
+    subject, inputs = _open(settings.subject, settings.inputs, settings.device)
     if dry_run:
         _print_fields(plan(subject, inputs, settings).describe())
         return
@@ -30,12 +30,13 @@ def harvest(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Learn a dictionary from a store: sae train CONFIG.yaml [--resume] [--setting value ...]."""
+    from sae.activations.store import ActivationStore
     from sae.training.config import TrainConfig
     from sae.training.loop import train as run
 
     resume = _take_flag(arguments, "--resume")
     settings = _configured(TrainConfig, arguments, "sae train")
-    dictionary = run(settings, resume=resume)
+    dictionary = run(ActivationStore(settings.store), settings, resume=resume)
     print(dictionary)
     print(f"saved in {settings.out / 'dictionary'}")
 
@@ -51,21 +52,35 @@ def evaluate(arguments: list[str]) -> None:
     settings = _configured(EvaluateConfig, arguments, "sae evaluate")
     dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
     harvested = config.load(HarvestConfig, settings.store / "config.yaml")
-    subject, inputs = _open(harvested)
+    subject, inputs = _open(harvested.subject, harvested.inputs, settings.device)
     report = run(dictionary, store, settings, subject, inputs)
     report.save(settings.out / "report.json")
-    print(log.table(("metric", "value", "95 % interval", "over"), report.rows()))
+    log.table(("metric", "value", "95 % interval", "over"), report.rows())
     print(f"saved in {settings.out / 'report.json'}")
 
 
 def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
+    from rich.console import Console
+
+    from sae.activations.harvest import HarvestConfig
+    from sae.dictionaries.io import load_dictionary
     from sae.features.show import ShowConfig
     from sae.features.show import show as run
+    from sae.inputs.source import builtin_inputs
 
-    positional = _take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
-    flags = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
-    run(_configured(ShowConfig, flags, "sae show"))
+    if not {"-h", "--help"} & set(arguments):
+        positional = _take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
+        arguments = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
+    settings = _configured(ShowConfig, arguments, "sae show")
+    dictionary = load_dictionary(settings.dictionary)
+    if settings.store is None:
+        subject_id = dictionary.provenance["subject"]
+        subject, inputs = _open(subject_id, builtin_inputs(subject_id))
+    else:
+        harvested = config.load(HarvestConfig, settings.store / "config.yaml")
+        subject, inputs = _open(harvested.subject, harvested.inputs)
+    run(settings, dictionary, subject, inputs, Console())
 
 
 def info(arguments: list[str]) -> None:
@@ -95,7 +110,7 @@ def hookpoints(arguments: list[str]) -> None:
 
     (name,) = _take_positional(arguments, ("SUBJECT",), "sae hookpoints")
     rows = [(point.name, f"{point.d_in:,}", point.grid) for point in load(name).hookpoints().values()]
-    print(log.table(("hookpoint", "width", "grid"), rows))
+    log.table(("hookpoint", "width", "grid"), rows)
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -149,14 +164,14 @@ def _configured(config_type: type[Config], arguments: list[str], prog: str) -> C
     )
 
 
-def _open(settings: Any) -> tuple[Any, Any]:
-    """Load the subject of a harvest and open its inputs with the subject's tokenizer and preprocessing."""
+def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any, Any]:
+    """Load a subject and open inputs with its tokenizer and preprocessing."""
     from sae.inputs.source import open_inputs
     from sae.subjects.load import load
 
-    subject = load(settings.subject, device=settings.device)
+    subject = load(subject_id, device=device)
     inputs = open_inputs(
-        settings.inputs,
+        inputs_config,
         tokenizer=getattr(subject, "tokenizer", None),
         tokenize=getattr(subject, "tokenize", None),
         preprocess=getattr(subject, "preprocess", None),
@@ -185,7 +200,7 @@ def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) ->
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
-    print(log.table(("", ""), [(str(key), str(value)) for key, value in fields.items()]))
+    log.table(("what", "value"), [(str(key), str(value)) for key, value in fields.items()])
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sae.errors import StoreError
 
-Bytes = bytes | np.ndarray
+Bytes = bytes | memoryview
 TEMPORARY = ".tmp"
 LOCK = ".lock"
 
@@ -101,7 +100,7 @@ def tensor_pieces(columns: Mapping[str, Sequence[Tensor]]) -> Iterator[Bytes]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         for piece in columns[name]:
-            yield piece.contiguous().flatten().view(torch.uint8).numpy()
+            yield piece.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:

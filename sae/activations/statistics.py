@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from sae.tensors import Kind, Vectors
@@ -106,8 +106,14 @@ class Statistics:
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Self:
         """Return the summary with its tensors moved to another device."""
-        parts = (self.mean, self.deviation, self.norm_sum, self.square_norm_sum)
-        return type(self)(self.count, *map(move, parts), None if self.comoment is None else move(self.comoment))
+        return type(self)(
+            self.count,
+            move(self.mean),
+            move(self.deviation),
+            move(self.norm_sum),
+            move(self.square_norm_sum),
+            None if self.comoment is None else move(self.comoment),
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what `from_tensors` reads back without loss."""
@@ -127,7 +133,7 @@ ByKind = dict[Kind, Statistics]
 """Summaries of the rows of each kind: a filter on kinds then needs no second reading."""
 
 
-def by_kind(x: Vectors, kinds: Int[Tensor, " batch"], covariance: bool = False) -> ByKind:
+def by_kind(x: Vectors, kinds: UInt8[Tensor, " batch"], covariance: bool = False) -> ByKind:
     """Summarise the rows of each kind apart; `kinds` lies on the CPU."""
     counts = torch.bincount(kinds, minlength=len(Kind)).tolist()
     present = [kind for kind in Kind if counts[kind]]

@@ -68,11 +68,9 @@ class StoreWriter:
         """
         with locked(store), ThreadPoolExecutor(1, "sae-store-writer") as executor:
             writer = cls(store, _continue(store, manifest), queue, executor)
-            try:
-                yield writer
-                writer.wait()
-            finally:
-                executor.shutdown(cancel_futures=True)
+            # Leaving on an error waits for the shards handed over, so that no finished work is lost.
+            yield writer
+            writer.wait()
 
     def submit(self, shard: Shard) -> None:
         """Hand a shard over; blocks while the queue is full.

@@ -20,8 +20,9 @@ def geometric_median(x: Vectors, tolerance: float = 1e-6, max_iterations: int = 
     for _ in range(max_iterations):
         distance = torch.linalg.vector_norm(x - median, dim=1)
         mean_distance = distance.mean()
-        # A row at the median itself would get infinite weight.
-        weight = 1 / distance.clamp_min(1e-12 * mean_distance + torch.finfo(torch.float64).tiny)
+        if mean_distance == 0:
+            break
+        weight = 1 / distance.clamp_min(1e-12 * mean_distance)  # a row at the median itself would weigh infinitely
         step = (weight @ x) / weight.sum() - median
         median = median + step
         if torch.linalg.vector_norm(step) <= tolerance * mean_distance:

@@ -20,7 +20,7 @@ from sae import builtin
 from sae import config as configs
 from sae.dictionaries import registry
 from sae.dictionaries.base import Dictionary
-from sae.errors import DictionaryError, nearest
+from sae.errors import ConfigError, DictionaryError, nearest
 
 FORMAT = 1
 TENSORS_FILE = "dictionary.safetensors"
@@ -70,12 +70,12 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> D
     description = _read_description(folder / CONFIG_FILE)
     try:
         config = registry.decode_config(description["config"], where="config")
-        dictionary = registry.build(config, description["d_in"])
-        dictionary.provenance = description["provenance"]
-        _fill(dictionary, _read_tensors(folder / TENSORS_FILE))
-        found, written = dictionary.hash, description["sha256"]
-    except KeyError as error:
-        raise DictionaryError(f"{folder / CONFIG_FILE}: {error.args[0]} is missing.") from error
+    except ConfigError as error:
+        raise DictionaryError(f"{folder / CONFIG_FILE}: {error}") from error
+    dictionary = registry.make_dictionary(config, description["d_in"])
+    dictionary.provenance = description["provenance"]
+    _fill(dictionary, _read_tensors(folder / TENSORS_FILE), folder / TENSORS_FILE)
+    found, written = dictionary.hash, description["sha256"]
     if found != written:
         raise DictionaryError(
             f"{folder}: the content has sha256 {found}, but {CONFIG_FILE} says {written}; the files are damaged, or "
@@ -94,6 +94,10 @@ def _read_description(path: Path) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
         raise DictionaryError(f"{path}: format version {found!r}; this version reads {FORMAT}.")
+    for key, expected in {"d_in": int, "config": dict, "provenance": dict, "sha256": str}.items():
+        if not isinstance(description.get(key), expected):
+            found = repr(description[key]) if key in description else "nothing"
+            raise DictionaryError(f"{path}: {key} should be of type {expected.__name__}; found {found}.")
     return description
 
 
@@ -106,16 +110,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise DictionaryError(f"{path}: not a readable safetensors file: {error}.") from error
 
 
-def _fill(dictionary: Dictionary, tensors: dict[str, Tensor]) -> None:
+def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy tensors into a freshly built dictionary, keeping the dtype they were saved in."""
     expected = dictionary.tensors()
     for name in expected.keys() ^ tensors.keys():
         state = "missing" if name in expected else "not part of this kind of dictionary"
-        raise DictionaryError(f"{TENSORS_FILE}: tensor {name} is {state}.{nearest(name, sorted(expected))}")
+        raise DictionaryError(f"{path}: tensor {name} is {state}.{nearest(name, sorted(expected))}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise DictionaryError(
-                f"{TENSORS_FILE}: {name} has shape {list(tensor.shape)}; the config says {list(expected[name].shape)}."
+                f"{path}: {name} has shape {list(tensor.shape)}; the config says {list(expected[name].shape)}."
             )
     dictionary.to(tensors["W_dec"].dtype)
     for name, tensor in dictionary.tensors().items():

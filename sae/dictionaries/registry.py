@@ -54,6 +54,6 @@ def decode_config(settings: Mapping[str, Any], where: str = "dictionary") -> Dic
     return configs.decode(dictionary_type(kind).config_type, settings, where)
 
 
-def build(config: DictionaryConfig, d_in: int) -> Dictionary:
+def make_dictionary(config: DictionaryConfig, d_in: int) -> Dictionary:
     """Return an uninitialised dictionary for vectors of width d_in."""
     return dictionary_type(config.kind)(config, d_in)

@@ -1,27 +1,29 @@
 """Exact labels for Python text, from `tokenize` and `ast`: what every token is, where it stands, what it means there.
 
 A file is labelled character by character, then a model's token takes the label of its first visible character (so a
-token that joins several Python tokens, as "):", counts as the first). Class 0 of every family is "unlabelled": boundary
-tokens, and files that do not parse. An f-string is one string, as it was before Python 3.12, so that versions agree.
+token that joins several Python tokens, as "):", counts as the first). A label is -1 where a family says nothing, which
+all do about boundary tokens and files that do not parse. An f-string is one string, as it was before Python 3.12, so
+that versions agree.
 
 Families, and what is less than obvious in them:
 
     role      what the token is; "name" is any other name, "constant" is True, False, None. Soft keywords are names.
     bracket   open brackets around it (a bracket itself counts as outside); `enclosure` is the innermost one's meaning
     indent    depth of blocks; a comment on its own line has the depth of the block before it
-    line      place in the physical line; "only" is first and last, blank tokens have "none"
+    line      place in the physical line; "only" is first and last; nothing for blank tokens
     sense     which use of a token with several: `in` of a loop or a test, `*` as product or star
     word      the whole word that begins here, in code or prose, from a fixed list: the same surface in different roles
     package   the top-level package or module that the file belongs to: its topic
+    word_role, word_package   both together: the senses of a word
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Int8, Int16
 
 from sae.errors import InputsError, nearest
 from sae.inputs import python_syntax
@@ -44,49 +46,58 @@ PACKAGES = (
 )
 """Top-level packages and large modules found in every supported Python."""
 
-LABELS: dict[str, tuple[str, ...]] = {
+_SINGLE: dict[str, tuple[str, ...]] = {
     "role": python_syntax.ROLES,
-    "bracket": ("unlabelled", "0", "1", "2", "3+"),
+    "bracket": ("0", "1", "2", "3+"),
     "enclosure": python_syntax.ENCLOSURES,
-    "indent": ("unlabelled", "0", "1", "2", "3", "4+"),
-    "line": ("unlabelled", "none", "first", "last", "only", "inside"),
+    "indent": ("0", "1", "2", "3", "4+"),
+    "line": ("first", "last", "only", "inside"),
     "sense": python_syntax.SENSES,
-    "word": ("unlabelled", "none", *WORDS),
-    "package": ("unlabelled", "other", *PACKAGES),
+    "word": WORDS,
+    "package": PACKAGES,
 }
-"""The classes of every family; labels are indices into these."""
+_CROSSED = {"word_role": ("word", "role", "as"), "word_package": ("word", "package", "in")}
 
-CROSSED = (("word", "role"), ("word", "package"))
-"""Pairs of families whose combinations are columns too: the senses of a word."""
+LABELS: dict[str, tuple[str, ...]] = _SINGLE | {
+    family: tuple(f"{a} {joint} {b}" for a in _SINGLE[one] for b in _SINGLE[other])
+    for family, (one, other, joint) in _CROSSED.items()
+}
+"""The classes of every family; labels are indices into these, or -1 where a family says nothing."""
 
-_RESIDUE = {"unlabelled", "none", "other"}
-_WORD = re.compile(rf"(?<!\w)(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})(?!\w)")
+_WORD = re.compile(r"\b[A-Za-z]+\b")
+_CODE_OF_WORD = {word: code for code, word in enumerate(WORDS)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileLabels:
-    """Labels of every character of one file, one array per family but `line`, which depends on where a token ends.
+    """Labels of every character of one file, for the families that do not depend on where a token ends.
 
-    `next_visible` and `last_visible` are, for every character, the nearest visible one at or after and at or before it
-    (the length of the file, and -1, where there is none); `opens_line` and `closes_line` mark the outermost ones.
+    `opens_line` and `closes_line` mark the outermost visible characters of a physical line.
     """
 
-    families: Mapping[str, UInt8[np.ndarray, " char"]]
-    next_visible: Int[np.ndarray, " char"]
-    last_visible: Int[np.ndarray, " char"]
+    families: Mapping[str, Int8[np.ndarray, " char"]]
+    visible: Bool[np.ndarray, " char"]
     opens_line: Bool[np.ndarray, " char"]
     closes_line: Bool[np.ndarray, " char"]
 
     def of_tokens(
         self, begin: Int[np.ndarray, " token"], end: Int[np.ndarray, " token"]
-    ) -> dict[str, UInt8[np.ndarray, " token"]]:
+    ) -> dict[str, Int16[np.ndarray, " token"]]:
         """Return the labels of tokens that cover the characters from `begin` up to `end` of the file."""
-        first = np.where(self.next_visible[begin] < end, self.next_visible[begin], begin)
-        last = np.maximum(self.last_visible[np.maximum(end - 1, begin)], first)
-        labels = {family: codes[first] for family, codes in self.families.items()}
+        base, limit = int(begin.min()), int(end.max())
+        visible, places = self.visible[base:limit], np.arange(base, limit)
+        following = np.minimum.accumulate(np.where(visible, places, limit)[::-1])[::-1][begin - base]
+        blank = following >= end
+        first = np.where(blank, begin, following)
+        last = np.maximum.accumulate(np.where(visible, places, base))[end - 1 - base]
+        labels = {family: codes[first].astype(np.int16) for family, codes in self.families.items()}
         opens, closes = self.opens_line[first], self.closes_line[last]
-        place = np.select([opens & closes, opens, closes], [4, 2, 3], default=5)
-        labels["line"] = np.where(self.next_visible[begin] < end, place, 1).astype(np.uint8)
+        place = np.select([blank, opens & closes, opens, closes], [-1, 2, 0, 1], default=3)
+        labels["line"] = place.astype(np.int16)
+        for family, (one, other, _) in _CROSSED.items():
+            silent = (labels[one] < 0) | (labels[other] < 0)
+            joint = labels[one] * len(LABELS[other]) + labels[other]
+            labels[family] = np.where(silent, -1, joint).astype(np.int16)
         return {family: labels[family] for family in LABELS}
 
 
@@ -96,56 +107,32 @@ def label_file(source: str, path: str) -> FileLabels | None:
     if segments is None:
         return None
     characters = np.frombuffer(source.encode("utf-32-le"), dtype=np.uint32)
-    visible = ~np.isin(characters, [ord(blank) for blank in " \t\n\r\f\v"])
+    visible = characters > ord(" ")
+    line_ends = characters == ord("\n")
     families = {family: np.repeat(codes, segments.lengths) for family, codes in segments.families.items()}
-    role = families["role"]
-    role[(role == python_syntax.ROLES.index("whitespace")) & (characters == ord("\n"))] = python_syntax.ROLES.index(
-        "newline"
-    )
-    families["word"] = np.ones(len(characters), dtype=np.uint8)
+    blank = families["role"] == python_syntax.ROLES.index("whitespace")
+    families["role"][blank & line_ends] = python_syntax.ROLES.index("newline")
+    families["word"] = np.full(len(characters), -1, dtype=np.int8)
     for found in _WORD.finditer(source):
-        families["word"][found.start()] = LABELS["word"].index(found.group())
+        families["word"][found.start()] = _CODE_OF_WORD.get(found.group(), -1)
     topic = path.split("/")[0].removesuffix(".py")
-    package = LABELS["package"].index(topic if topic in PACKAGES else "other")
-    families["package"] = np.full(len(characters), package, dtype=np.uint8)
-    return FileLabels(families=families, **_visibility(visible, characters == ord("\n")))
-
-
-def _visibility(visible: np.ndarray, ends: np.ndarray) -> dict[str, np.ndarray]:
-    count = len(visible)
-    places, line = np.arange(count), np.cumsum(ends)
+    package = PACKAGES.index(topic) if topic in PACKAGES else -1
+    families["package"] = np.full(len(characters), package, dtype=np.int8)
     seen = np.flatnonzero(visible)
-    changes = np.flatnonzero(np.diff(line[seen]))
-    opens, closes = np.zeros((2, count), dtype=bool)
-    opens[seen[np.r_[0, changes + 1]]] = True
-    closes[seen[np.r_[changes, len(seen) - 1]]] = True
-    return {
-        "next_visible": np.minimum.accumulate(np.where(visible, places, count)[::-1])[::-1],
-        "last_visible": np.maximum.accumulate(np.where(visible, places, -1)),
-        "opens_line": opens,
-        "closes_line": closes,
-    }
-
-
-def column_names() -> Iterator[str]:
-    """Yield every column that can be made: "role=keyword", and "word=in & role=docstring" for `CROSSED` families."""
-    yield from (name for family in LABELS for name in _classes(family))
-    yield from (f"{a} & {b}" for one, other in CROSSED for a in _classes(one) for b in _classes(other))
+    changes = np.diff(np.cumsum(line_ends)[seen], prepend=-1, append=len(source)) > 0
+    opens, closes = np.zeros((2, len(characters)), dtype=bool)
+    opens[seen[changes[:-1]]] = True
+    closes[seen[changes[1:]]] = True
+    return FileLabels(families=families, visible=visible, opens_line=opens, closes_line=closes)
 
 
 def column_counts(labels: Mapping[str, np.ndarray]) -> Counter[str]:
-    """Count the tokens in every column; counts of batches add up."""
+    """Count the tokens of every class, by names such as "role=keyword"; counts of batches add up."""
     counts: Counter[str] = Counter()
     for family, classes in LABELS.items():
-        found = np.bincount(labels[family].ravel(), minlength=len(classes))
-        counts.update({f"{family}={name}": int(n) for name, n in zip(classes, found, strict=True) if n})
-    for one, other in CROSSED:
-        width = len(LABELS[other])
-        found = np.bincount(labels[one].ravel().astype(int) * width + labels[other].ravel())
-        for pair in np.flatnonzero(found):
-            first, second = LABELS[one][pair // width], LABELS[other][pair % width]
-            counts[f"{one}={first} & {other}={second}"] = int(found[pair])
-    return Counter({name: n for name, n in counts.items() if not _RESIDUE & set(re.split(r"=| & ", name))})
+        found = np.bincount(labels[family].ravel().astype(int) + 1)[1:]
+        counts.update({f"{family}={classes[code]}": int(found[code]) for code in np.flatnonzero(found)})
+    return counts
 
 
 def binary_columns(
@@ -163,19 +150,14 @@ def binary_columns(
         InputsError: a name that is no column.
     """
     if names is None:
-        counts = column_counts(labels)
-        names = [name for name in column_names() if counts[name] >= min_count]
-    return {name: np.logical_and.reduce([_is(labels, part) for part in name.split(" & ")]) for name in names}
+        names = sorted(name for name, count in column_counts(labels).items() if count >= min_count)
+    return {name: _is(labels, name) for name in names}
 
 
-def _is(labels: Mapping[str, np.ndarray], condition: str) -> np.ndarray:
-    family, _, name = condition.partition("=")
+def _is(labels: Mapping[str, np.ndarray], column: str) -> np.ndarray:
+    family, _, name = column.partition("=")
     if family not in LABELS:
-        raise InputsError(f"label column {condition!r}: no family {family!r}.{nearest(family, LABELS)}")
+        raise InputsError(f"label column {column!r}: no family {family!r}.{nearest(family, LABELS)}")
     if name not in LABELS[family]:
-        raise InputsError(f"label column {condition!r}: no class {name!r}.{nearest(name, LABELS[family])}")
+        raise InputsError(f"label column {column!r}: no class {name!r}.{nearest(name, LABELS[family])}")
     return labels[family] == LABELS[family].index(name)
-
-
-def _classes(family: str) -> list[str]:
-    return [f"{family}={name}" for name in LABELS[family] if name not in _RESIDUE]

@@ -10,22 +10,25 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int8
 
 ROLES = (
-    *("unlabelled", "whitespace", "newline", "keyword", "constant", "operator", "number", "string", "docstring"),
-    *("comment", "decorator", "import", "function definition", "class definition", "parameter", "keyword argument"),
-    *("attribute", "called name", "name"),
+    *("whitespace", "newline", "keyword", "constant", "operator", "number", "string", "docstring", "comment"),
+    *("decorator", "import", "function definition", "class definition", "parameter", "keyword argument", "attribute"),
+    *("called name", "name"),
 )
-ENCLOSURES = ("unlabelled", "none", "call", "definition", "group", "index", "list", "braces")
+ENCLOSURES = ("call", "definition", "group", "index", "list", "braces")
 SENSES = (
-    *("unlabelled", "none", "in:for", "in:test", "in:not", "is:test", "is:not", "not:unary", "not:in", "not:is"),
+    *("in:for", "in:test", "in:not", "is:test", "is:not", "not:unary", "not:in", "not:is"),
     *("if:statement", "if:expression", "if:comprehension", "for:statement", "for:comprehension", "else:if"),
     *("else:for", "else:while", "else:try", "else:expression", "from:import", "from:raise", "from:yield"),
     *("import:module", "import:from", "as:import", "as:except", "as:with", "=:assignment", "=:keyword", "=:default"),
     *("*:product", "*:star", "**:power", "**:star", "-:difference", "-:sign", "::block", "::slice", "::mapping"),
     *("::annotation", "::lambda", "(:call", "(:definition", "(:group", "[:index", "[:list"),
 )
+
+NOTHING = -1
+"""The class of a token that a family says nothing about."""
 
 _ROLE = {name: code for code, name in enumerate(ROLES)}
 _SENSE = {name: code for code, name in enumerate(SENSES)}
@@ -34,7 +37,12 @@ _CONSTANTS = {"True", "False", "None"}
 _WORDS = set(keyword.kwlist) - _CONSTANTS
 _COMPOUND = {"if", "elif", "else", "for", "while", "try", "except", "finally", "with", "def", "class", "match", "case"}
 _BLOCK_OF = {"if": "if", "elif": "if", "for": "for", "while": "while", "try": "try", "except": "try"}
+_PLAIN = {tokenize.STRING: "string", tokenize.NUMBER: "number"}
+_CLOSING = {")", "]", "}"}
+_STEPS = {";", "{", "lambda"}
 _SILENT = {tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER}
+_STRING_STARTS = {kind for kind, name in tokenize.tok_name.items() if name.endswith("STRING_START")}
+_STRING_ENDS = {kind for kind, name in tokenize.tok_name.items() if name.endswith("STRING_END")}
 
 
 @dataclass(slots=True)
@@ -51,7 +59,7 @@ class Token:
         """Whether an expression can end here, so that a bracket after it calls or indexes and a star multiplies."""
         if self.kind == tokenize.NAME:
             return self.text not in _WORDS
-        return self.kind in (tokenize.NUMBER, tokenize.STRING) or self.text in (")", "]", "}", "...")
+        return self.kind in (tokenize.NUMBER, tokenize.STRING) or self.text in _CLOSING or self.text == "..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +67,7 @@ class Segments:
     """A file as a run of tokens and the blanks before them: characters of each, and its class per family."""
 
     lengths: Int[np.ndarray, " segment"]
-    families: Mapping[str, UInt8[np.ndarray, " segment"]]
+    families: Mapping[str, Int8[np.ndarray, " segment"]]
 
 
 @dataclass(slots=True)
@@ -78,16 +86,17 @@ class _Walk:
 
     statement: str = ""
     indent: int = 0
-    brackets: list[_Bracket] = field(default_factory=lambda: [_Bracket("none")])
+    brackets: list[_Bracket] = field(default_factory=lambda: [_Bracket("")])
     blocks: dict[int, str] = field(default_factory=dict)
 
     def place(self) -> tuple[int, int, int]:
         """Return the classes of bracket, enclosure and indent here."""
-        return min(len(self.brackets), 4), _ENCLOSURE[self.brackets[-1].meaning], min(self.indent, 4) + 1
+        enclosure = _ENCLOSURE.get(self.brackets[-1].meaning, NOTHING)
+        return min(len(self.brackets) - 1, 3), enclosure, min(self.indent, 4)
 
-    def advance(self, token: Token, sense: str) -> None:
+    def advance(self, text: str, sense: str) -> None:
         """Step over a token whose sense is known; a closing bracket was taken off before."""
-        inner, text = self.brackets[-1], token.text
+        inner = self.brackets[-1]
         if not self.statement and text != "async":
             self.statement = text
             if text in _BLOCK_OF:
@@ -113,20 +122,18 @@ def tokens_of(source: str) -> list[Token]:
     Raises:
         SyntaxError, tokenize.TokenError: not Python.
     """
-    begins = [0, *accumulate(len(line) for line in io.StringIO(source))]
+    begins = [0, *accumulate(len(line) for line in io.StringIO(source)), len(source)]
     tokens: list[Token] = []
     nested: list[int] = []
     for kind, text, (row, column), (last_row, last_column), _ in tokenize.generate_tokens(io.StringIO(source).readline):
-        start = min(begins[min(row - 1, len(begins) - 1)] + column, len(source))
-        stop = min(begins[min(last_row - 1, len(begins) - 1)] + last_column, len(source))
-        name = tokenize.tok_name[kind]
-        if name.endswith("STRING_START"):
+        start, stop = begins[row - 1] + column, begins[last_row - 1] + last_column
+        if kind in _STRING_STARTS:
             nested.append(start)
-        elif name.endswith("STRING_END"):
+        elif kind in _STRING_ENDS:
             start = nested.pop()
             kind, text = tokenize.STRING, source[start:stop]
-        if not nested and not name.endswith("STRING_START"):
-            tokens.append(Token(kind, text, start, stop))
+        if not nested and kind != tokenize.ENDMARKER:
+            tokens.append(Token(kind, text, start, min(stop, len(source))))
     return tokens
 
 
@@ -137,18 +144,19 @@ def segments(source: str) -> Segments | None:
         tree = _Tree(source)
     except (SyntaxError, ValueError, tokenize.TokenError):
         return None
-    lengths: list[int] = []
-    codes: list[tuple[int, int, int, int, int]] = []
-    reached = 0
-    for token, (role, sense, *place) in zip(tokens, _label(tokens, tree), strict=True):
-        lengths += [max(token.start - reached, 0), max(token.stop - max(token.start, reached), 0)]
-        codes += [(_ROLE["whitespace"], _SENSE["none"], *place), (role, sense, *place)]
-        reached = max(reached, token.stop)
-    lengths.append(len(source) - reached)
-    codes.append((_ROLE["whitespace"], _SENSE["none"], 1, 1, 1))
-    table = np.array(codes, dtype=np.uint8)
+    edges = np.zeros(2 * len(tokens) + 2, dtype=np.int64)
+    edges[1:-1:2] = [token.start for token in tokens]
+    edges[2:-1:2] = [token.stop for token in tokens]
+    edges[-1] = len(source)
+    lengths = np.diff(np.maximum.accumulate(np.minimum(edges, len(source))))
+    found = np.array(list(_label(tokens, tree)), dtype=np.int8).reshape(-1, 5)
+    codes = np.zeros((2 * len(tokens) + 1, 5), dtype=np.int8)
+    codes[1::2] = found
+    codes[:-1:2, 2:] = found[:, 2:]
+    codes[::2, :2] = _ROLE["whitespace"], NOTHING
+    codes[-1, 2:] = 0, NOTHING, 0
     families = ("role", "sense", "bracket", "enclosure", "indent")
-    return Segments(lengths=np.array(lengths), families={name: table[:, i] for i, name in enumerate(families)})
+    return Segments(lengths=lengths, families={name: codes[:, i] for i, name in enumerate(families)})
 
 
 class _Tree:
@@ -190,22 +198,24 @@ def _label(tokens: Sequence[Token], tree: _Tree) -> Iterator[tuple[int, int, int
     for token in tokens:
         if token.kind in _SILENT:
             walk.indent += (token.kind == tokenize.INDENT) - (token.kind == tokenize.DEDENT)
-            role = "comment" if token.kind == tokenize.COMMENT else "whitespace"
-            yield _ROLE[role], _SENSE["none"], *walk.place()
+            yield _ROLE["comment" if token.kind == tokenize.COMMENT else "whitespace"], NOTHING, *walk.place()
             continue
         before, after = next(neighbours)
         if token.kind == tokenize.NEWLINE:
             walk.statement = ""
-            yield _ROLE["whitespace"], _SENSE["none"], *walk.place()
+            yield _ROLE["whitespace"], NOTHING, *walk.place()
             continue
-        word = _Word(token, before, after, walk, head=not walk.statement)
         docstring = token.kind == tokenize.STRING and (docstring or token.start in tree.docstrings)
-        role = "docstring" if docstring else _role(word, tree)
-        sense = _USES[token.text](word) if token.text in _USES else "none"
-        if token.text in (")", "]", "}"):
+        role, sense = _PLAIN.get(token.kind, "operator"), ""
+        if token.kind == tokenize.NAME or token.text in _USES:
+            word = _Word(token, before, after, walk, head=not walk.statement)
+            role = _role(word, tree) if token.kind == tokenize.NAME else role
+            sense = _USES[token.text](word) if token.text in _USES else ""
+        if token.text in _CLOSING:
             walk.brackets.pop()
-        yield _ROLE[role], _SENSE.get(sense, _SENSE["none"]), *walk.place()
-        walk.advance(token, sense)
+        yield _ROLE["docstring" if docstring else role], _SENSE.get(sense, NOTHING), *walk.place()
+        if sense or not walk.statement or token.text in _STEPS:
+            walk.advance(token.text, sense)
 
 
 @dataclass(slots=True)
@@ -225,15 +235,13 @@ class _Word:
 
 def _role(word: _Word, tree: _Tree) -> str:
     token, statement = word.token, word.walk.statement
-    if token.kind != tokenize.NAME:
-        return {tokenize.STRING: "string", tokenize.NUMBER: "number"}.get(token.kind, "operator")
     if token.text in _CONSTANTS:
         return "constant"
     if token.text in _WORDS:
         return "keyword"
     if statement in ("import", "from"):
         return "import"
-    if statement == "@" and word.inner.meaning == "none":
+    if statement == "@" and not word.inner.meaning:
         return "decorator"
     return _role_of_name(word, tree)
 
@@ -254,20 +262,20 @@ def _colon(word: _Word) -> str:
     if word.inner.lambdas:
         return "::lambda"
     block = "::block" if word.walk.statement in _COMPOUND else "::annotation"
-    meanings = {"none": block, "index": "::slice", "braces": "::mapping", "definition": "::annotation"}
-    return meanings.get(word.inner.meaning, "none")
+    meanings = {"": block, "index": "::slice", "braces": "::mapping", "definition": "::annotation"}
+    return meanings.get(word.inner.meaning, "")
 
 
 def _equals(word: _Word) -> str:
     if word.inner.lambdas:
         return "=:default"
     in_definition = "=:keyword" if word.walk.statement == "class" else "=:default"
-    meanings = {"none": "=:assignment", "call": "=:keyword", "definition": in_definition}
-    return meanings.get(word.inner.meaning, "none")
+    meanings = {"": "=:assignment", "call": "=:keyword", "definition": in_definition}
+    return meanings.get(word.inner.meaning, "")
 
 
 def _opening(word: _Word) -> str:
-    if word.walk.statement in ("def", "class") and word.inner.meaning == "none":
+    if word.walk.statement in ("def", "class") and not word.inner.meaning:
         return "(:definition"
     return "(:call" if word.before.is_value else "(:group"
 
@@ -310,4 +318,4 @@ _USES: dict[str, Callable[[_Word], str]] = {
     "import": lambda word: "import:module" if word.head else "import:from",
     "as": lambda word: f"as:{'import' if word.walk.statement in ('import', 'from') else word.walk.statement}",
 }
-"""How the sense of a token with several is told; a sense that is no class (`as` in a `case`) counts as none."""
+"""How the sense of a token with several is told; a sense that is no class (`as` in a `case`) is nothing."""

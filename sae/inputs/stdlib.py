@@ -12,18 +12,19 @@ Left out: tests (many installations lack them), site-packages, generated modules
 import hashlib
 import io
 import logging
+import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int16
 
 from sae.errors import ConfigError, InputsError, nearest
 from sae.inputs import python_labels
@@ -138,7 +139,7 @@ def library_chunks(root: Path) -> tuple[Chunk, ...]:
 
 @cache
 def file_labels(root: Path, path: str) -> python_labels.FileLabels | None:
-    """Return the labels of one file of the library, made once per process (about 8 bytes a character)."""
+    """Return the labels of one file of the library, made once per process (about 10 bytes a character)."""
     return python_labels.label_file(read_source(root / path) or "", path)
 
 
@@ -204,6 +205,9 @@ class StdlibText:
         ConfigError: an unknown split, a context below 2, or a tokenizer without BOS and EOS.
     """
 
+    label_names: Mapping[str, Sequence[str]] = python_labels.LABELS
+    classes: None = None
+
     def __init__(
         self,
         split: str,
@@ -246,20 +250,20 @@ class StdlibText:
         kind[:, 0] = Kind.BOS
         return Batch(first_example=start, tokens=tokens, attended=torch.ones_like(tokens, dtype=torch.bool), kind=kind)
 
-    def labels(self, start: int, stop: int) -> dict[str, UInt8[np.ndarray, "example pos"]]:
-        """Return the class of every token of windows [start, stop) in each family of `python_labels.LABELS`.
+    def labels(self, start: int, stop: int) -> dict[str, Int16[np.ndarray, "example pos"]]:
+        """Return the class of every token of windows [start, stop) in each family of `label_names`.
 
-        Class 0 is "unlabelled": BOS, EOS, and files that this Python cannot parse (`unlabelled_files`).
+        -1 where a family says nothing: BOS, EOS, files that this Python cannot parse (`unlabelled_files`), and more.
         """
         chunk, begin, end = (self._windows(start, stop, row=row).ravel() for row in (1, 2, 3))
-        labels = {family: np.zeros(len(chunk), dtype=np.uint8) for family in python_labels.LABELS}
+        labels = {family: np.full(len(chunk), -1, dtype=np.int16) for family in python_labels.LABELS}
         for run in np.split(np.arange(len(chunk)), np.flatnonzero(np.diff(chunk)) + 1):
             known = file_labels(self.root, self.chunks[chunk[run[0]]].path) if chunk[run[0]] >= 0 else None
             for family, codes in known.of_tokens(begin[run], end[run]).items() if known else ():
                 labels[family][run] = codes
         return {family: codes.reshape(stop - start, self.context) for family, codes in labels.items()}
 
-    def describe(self, index: int) -> tuple[Passage, ...]:
+    def sources(self, index: int) -> tuple[Passage, ...]:
         """Return where the tokens of a window come from, in order."""
         chunk, begin, end = (self._windows(index, index + 1, row=row)[0] for row in (1, 2, 3))
         runs = np.split(np.arange(self.context), np.flatnonzero(np.diff(chunk)) + 1)
@@ -278,9 +282,20 @@ class StdlibText:
         """Return the share of the text read so far that the subject in `folder` was trained on, in [0, 1]."""
         return seen_share(self.chunks[: self._n_read] or self.chunks, folder)
 
-    @property
+    def describe(self) -> dict[str, Any]:
+        """Return what a manifest records, as plain JSON."""
+        return {
+            "kind": "stdlib",
+            "split": self.split,
+            "context": self.context,
+            "n_examples": len(self),
+            "n_chunks": self._n_read,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        }
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of every token of every window and of how they were cut."""
+        """sha256 of every token of every window, and of how they were cut."""
         digest = hashlib.sha256(f"{self.split} {self.context} {self._tokenizer.bos_token_id}".encode())
         digest.update(self._windows(0, len(self), row=0).tobytes())
         return digest.hexdigest()

@@ -105,7 +105,7 @@ class _EncodeTopK(torch.autograd.Function):
         centred, weight, indices = ctx.saved_tensors
         backend, (batch, n) = backend_of(weight), indices.shape
         offsets = torch.arange(batch + 1, device=indices.device) * n
-        entries, grad = indices.reshape(-1), grads[0].reshape(-1)
+        entries, grad = indices.reshape(-1), grads[0].reshape(-1).contiguous()
         grad_weight = backend.accumulate(offsets, entries, grad, centred, len(weight))
         grad_bias = backend.accumulate(offsets, entries, grad, centred.new_ones(batch, 1), len(weight)).squeeze(1)
         grad_x = backend.decode(offsets, entries, grad, weight) if ctx.needs_input_grad[0] else None
@@ -118,6 +118,7 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, offsets: Tensor, indices: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        indices, values = indices.contiguous(), values.contiguous()
         ctx.save_for_backward(offsets, indices, values, weight)
         return backend_of(weight).decode(offsets, indices, values, weight)
 

@@ -89,7 +89,7 @@ def visual_sites(visual: Module, image_size: tuple[int, int]) -> tuple[list[Site
         n_prefix = trunk.num_prefix_tokens
         class_token = (Kind.CLASS,) if getattr(trunk, "cls_token", None) is not None else ()
         prefix = class_token + (Kind.SPECIAL,) * (n_prefix - len(class_token))
-        n_rows, n_columns = trunk.patch_embed.grid_size
+        n_rows, n_columns = trunk.patch_embed.dynamic_feat_size(image_size)
         grid = PatchGrid(n_rows, n_columns, prefix)
     else:
         blocks = [_native_block(block) for block in visual.transformer.resblocks]

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Union
 
+from sae.activations.store import TRAINING_KINDS, ActivationStore, Vectors
 from sae.dictionaries import registry
 from sae.dictionaries.base import DictionaryConfig
 from sae.errors import ConfigError
 from sae.log import WandbMode
+from sae.tensors import Kind
 from sae.training.optimiser import AdamConfig, default_lr
 from sae.training.schedules import ScheduleConfig
 
@@ -24,6 +26,27 @@ else:
 
 FREE_TO_CHANGE = ("store", "out", "wandb", "checkpoint_every_steps", "log_every_steps", "probe_every_steps")
 """Settings that a resumed run may change; the store's hash must stay the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsConfig:
+    """Which rows of the store are trained on."""
+
+    kinds: tuple[KindName, ...] = tuple(kind.name.lower() for kind in TRAINING_KINDS)  # type: ignore[assignment]
+    """Kinds of rows; by default all but BOS and special tokens."""
+
+    max_norm_ratio: float | None = 10.0
+    """Leave out rows whose norm is more than this many times the median (attention sinks); null keeps them."""
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise ConfigError("kinds: at least one kind of row is needed.")
+        if self.max_norm_ratio is not None and self.max_norm_ratio <= 1:
+            raise ConfigError(f"max_norm_ratio {self.max_norm_ratio}: must be above 1, or null to keep all rows.")
+
+    def select(self, store: ActivationStore, hookpoint: str) -> Vectors:
+        """Return the rows of a store's hookpoint that pass."""
+        return store.vectors(hookpoint, [Kind[name.upper()] for name in self.kinds], self.max_norm_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +74,8 @@ class TrainConfig:
     batch_vectors: int = 4096
     """Vectors per step."""
 
-    rows: tuple[KindName, ...] | None = None
-    """Kinds of rows to train on; by default all but BOS and special tokens."""
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    """Which rows of the store are trained on."""
 
     optimiser: AdamConfig = field(default_factory=AdamConfig)
     """What turns gradients into new parameters."""

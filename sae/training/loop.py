@@ -15,7 +15,7 @@ from sae.activations.reader import ShuffledReader
 from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries import io
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.registry import build
+from sae.dictionaries.registry import make_dictionary
 from sae.errors import ConfigError, TrainingError
 from sae.log import MetricLog, progress
 from sae.training.checkpoint import Checkpoints
@@ -58,19 +58,16 @@ def train(
         TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
-    vectors = store.vectors(config.hookpoint, kinds=config.rows)
-    config = config.resolve(len(vectors))
-    return Run(store, vectors, config, probes or {}).fit(resume)
+    vectors = config.rows.select(store, config.hookpoint)
+    return Run(vectors, config.resolve(len(vectors)), probes or {}).fit(resume)
 
 
 class Run:
     """One training run: what surrounds the steps of a `Trainer`."""
 
-    def __init__(
-        self, store: ActivationStore, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]
-    ) -> None:
-        self.store, self.vectors, self.config, self.probes = store, vectors, config, probes
-        self.scale = input_scale(vectors, f"{config.store}, {config.hookpoint}")
+    def __init__(self, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
+        self.vectors, self.config, self.probes = vectors, config, probes
+        self.scale = input_scale(vectors)
         self.checkpoints = Checkpoints(config.out / "checkpoints")
         self.metrics: dict[str, float] = {}
         self.last_read = (0, 0.0)
@@ -82,15 +79,16 @@ class Run:
             self._check_unused()
         state = self._load() if resume else None
         torch.manual_seed(config.seed)
-        dictionary = build(config.dictionary, self.vectors.d_in)
+        dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
         if state is None:
             self._initialise(dictionary)
+        else:
+            self.scale, self.metrics = state["scale"], state["metrics"]
         self.trainer = Trainer(dictionary.to(config.device), config, self.scale)
         reader = ShuffledReader(self.vectors, config.batch_vectors, seed=config.seed)
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
-            self.metrics = state["metrics"]
         config.out.mkdir(parents=True, exist_ok=True)
         settings.save(config, config.out / "config.yaml")
         variance = float(self.vectors.statistics.variance.sum()) * self.scale**2
@@ -170,6 +168,7 @@ class Run:
                 "trainer": self.trainer.state_dict(),
                 "reader": self.batches.state,
                 "log": self.log.state_dict(),
+                "scale": self.scale,
                 "metrics": self.metrics,
             },
         )
@@ -195,14 +194,10 @@ class Run:
 
     def _finish(self) -> Dictionary:
         dictionary, folder = self._folded(), self.config.out / "dictionary"
-        provenance = {
-            "subject": self.store.subject_id,
-            "hookpoint": self.config.hookpoint,
-            "store": self.store.hash,
-            "rows": self.config.rows,
+        provenance = self.vectors.describe() | {
             "seed": self.config.seed,
             "scale_folded": self.scale,
-            "n_vectors": self.trainer.n_vectors_done,
+            "n_vectors_trained": self.trainer.n_vectors_done,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
@@ -223,7 +218,7 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
         config = {key: value for key, value in settings.encode(self.config).items() if key not in FREE_TO_CHANGE}
-        return {"store": self.store.hash, "config": config}
+        return {"store": self.vectors.store.hash, "config": config}
 
     def _load(self) -> dict[str, Any]:
         state = self.checkpoints.load()
@@ -240,15 +235,15 @@ class Run:
             )
 
 
-def input_scale(vectors: Vectors, where: str) -> float:
+def input_scale(vectors: Vectors) -> float:
     """Return sqrt(d_in) / mean norm, the factor that brings vectors to the expected norm sqrt(d_in).
 
     Raises:
-        TrainingError: there are no vectors, or all are zero or all the same.
+        TrainingError: the vectors are all zero or all the same.
     """
     statistics = vectors.statistics
-    if not len(vectors) or not statistics.mean_norm or not float(statistics.variance.sum()):
-        raise TrainingError(f"{where}: {len(vectors):,} vectors that do not vary; there is nothing to learn.")
+    if not statistics.mean_norm or not float(statistics.variance.sum()):
+        raise TrainingError(f"{vectors!r}: these vectors do not vary, so there is nothing to learn.")
     return math.sqrt(vectors.d_in) / float(statistics.mean_norm)
 
 

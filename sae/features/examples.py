@@ -1,0 +1,102 @@
+"""The examples on which latents are strongest, from a store or from a subject as it runs."""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.activations.store import ActivationStore
+from sae.dictionaries.base import Dictionary
+from sae.errors import DictionaryError
+from sae.inputs.base import Inputs
+from sae.subjects.base import Subject
+from sae.tensors import Vectors
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Vectors of whole examples, with where each one came from."""
+
+    x: Vectors
+    example: Int[Tensor, " batch"]
+    position: Int[Tensor, " batch"]
+
+
+@dataclass(frozen=True, order=True)
+class Example:
+    """One example as a latent sees it: its largest activation, and the activation at every position that has a row."""
+
+    value: float
+    example: int
+    position: int = field(compare=False)
+    positions: Int[Tensor, " rows"] = field(compare=False, repr=False)
+    activations: Float[Tensor, " rows"] = field(compare=False, repr=False)
+
+
+def stored_chunks(store: ActivationStore, hookpoint: str, chunk_vectors: int = 8192) -> Iterator[Chunk]:
+    """Read a store from its start in chunks that end where an example ends."""
+    vectors = store.vectors(hookpoint)
+    start = 0
+    while start < len(vectors):
+        stop = min(start + chunk_vectors, len(vectors))
+        rows = vectors.provenance(start, stop)
+        if stop < len(vectors) and int(rows.example[0]) != int(rows.example[-1]):
+            stop -= int((rows.example == rows.example[-1]).sum())
+        n = stop - start
+        yield Chunk(vectors.read(start, stop), rows.example[:n], rows.position[:n])
+        start = stop
+
+
+def live_chunks(
+    subject: Subject, inputs: Inputs, hookpoint: str, n_examples: int, batch_examples: int = 16
+) -> Iterator[Chunk]:
+    """Run a subject over the first examples of its inputs and yield the vectors, storing nothing."""
+    grid = subject.hookpoints()[hookpoint].grid
+    for start in range(0, min(n_examples, len(inputs)), batch_examples):
+        batch = inputs.batch(start, min(start + batch_examples, n_examples, len(inputs)))
+        with torch.no_grad():
+            x = subject.run(batch, [hookpoint])[hookpoint]
+        example, position = subject.rows(batch, grid).keep.nonzero(as_tuple=True)
+        yield Chunk(x[example, position].float().cpu(), example.cpu() + start, position.cpu())
+
+
+def top_examples(
+    dictionary: Dictionary, chunks: Iterable[Chunk], latents: Sequence[int], n: int = 10
+) -> dict[int, list[Example]]:
+    """Find the examples with the largest activation of each latent, strongest first.
+
+    An example counts once, by its largest activation; examples on which the latent is silent are left out. Memory is
+    that of one chunk and n examples per latent.
+
+    Raises:
+        DictionaryError: the dictionary has no such latent.
+    """
+    for latent in latents:
+        if not 0 <= latent < dictionary.d_sae:
+            raise DictionaryError(f"{dictionary!r}: no latent {latent}; they are numbered 0 to {dictionary.d_sae - 1}.")
+    best: dict[int, list[Example]] = {latent: [] for latent in latents}
+    for chunk in chunks:
+        with torch.no_grad():
+            codes = dictionary.encode(chunk.x)
+        rows = codes.rows
+        for latent, found in best.items():
+            of_latent = (codes.indices == latent) & (codes.values > 0)
+            activation = torch.zeros(len(codes)).index_put_((rows[of_latent],), codes.values[of_latent].float())
+            for example in chunk.example[activation > 0].unique().tolist():
+                _offer(found, chunk, activation, example, n)
+    return {latent: sorted(found, reverse=True) for latent, found in best.items()}
+
+
+def _offer(found: list[Example], chunk: Chunk, activation: Float[Tensor, " batch"], example: int, n: int) -> None:
+    """Keep the example if it is among the n strongest so far."""
+    where = (chunk.example == example).nonzero().squeeze(1)
+    values = activation[where]
+    peak = int(values.argmax())
+    candidate = Example(float(values[peak]), example, int(chunk.position[where[peak]]), chunk.position[where], values)
+    if len(found) < n:
+        heapq.heappush(found, candidate)
+    elif candidate > found[0]:
+        heapq.heapreplace(found, candidate)

@@ -1,0 +1,134 @@
+"""A latent in the terminal: its strongest examples, tokens shaded by activation, images with the active patches lit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+from torch import Tensor
+
+from sae.activations.store import ActivationStore
+from sae.dictionaries.base import Dictionary
+from sae.errors import ConfigError
+from sae.features.examples import Chunk, Example, live_chunks, stored_chunks, top_examples
+from sae.inputs.base import Inputs
+from sae.subjects.base import Subject
+
+SHADE = (255, 140, 0)
+IMAGE_COLUMNS = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Which latent to show, and from what."""
+
+    dictionary: str
+    """Folder of a dictionary, or builtin:SUBJECT/HOOKPOINT."""
+    latent: int
+    """Number of the latent."""
+    store: Path | None = None
+    """Store to search; without one the subject runs over its built-in text or images."""
+    examples: int = 8
+    """How many examples to print."""
+    context: int = 12
+    """Tokens printed on either side of the strongest one."""
+    scan: int = 1000
+    """Examples to search when there is no store."""
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "context", "scan"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+
+
+def chunks_for(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: Inputs) -> Iterator[Chunk]:
+    """Return the vectors to search: those of the store, or the subject's own as it runs."""
+    hookpoint = dictionary.provenance["hookpoint"]
+    if config.store is not None:
+        return stored_chunks(ActivationStore(config.store), hookpoint)
+    return live_chunks(subject, inputs, hookpoint, config.scan)
+
+
+def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: Inputs, out: Console) -> None:
+    """Print the strongest examples of a latent."""
+    chunks = chunks_for(config, dictionary, subject, inputs)
+    found = top_examples(dictionary, chunks, [config.latent], config.examples)[config.latent]
+    out.print(Text(f"latent {config.latent} of {dictionary!r}", style="bold"))
+    if not found:
+        out.print("It does not fire on anything searched.")
+    for example in found:
+        batch = inputs.batch(example.example, example.example + 1)
+        out.print(Text(f"{example.value:8.3f}  example {example.example}, position {example.position}", style="dim"))
+        if dictionary.provenance["hookpoint"].startswith("visual."):
+            assert batch.images is not None
+            out.print(picture(batch.images[0], patch_values(subject, dictionary, example)))
+        else:
+            assert batch.tokens is not None
+            decode = token_decoder(subject)
+            out.print(shaded_tokens([decode(int(t)) for t in batch.tokens[0]], example, config.context))
+
+
+def token_decoder(subject: Any) -> Callable[[int], str]:
+    """Return what spells a token of the subject."""
+    tokenizer = subject.tokenizer
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return lambda token: tokenizer.decode([token])
+    return lambda token: tokenizer.decode(torch.tensor([token]))
+
+
+def shaded_tokens(pieces: Sequence[str], example: Example, context: int) -> Text:
+    """Return the tokens around the strongest one, each shaded by its activation relative to the strongest.
+
+    On a terminal without colours the strongest token is the one in brackets.
+    """
+    activation = dict(zip(example.positions.tolist(), example.activations.tolist(), strict=True))
+    text = Text("    ")
+    for position in range(max(0, example.position - context), min(len(pieces), example.position + context + 1)):
+        share = activation.get(position, 0.0) / example.value
+        piece = pieces[position].replace("\n", "⏎").replace("\t", "→")
+        if position == example.position:
+            piece = f"[{piece}]"
+        red, green, blue = (round(255 - share * (255 - channel)) for channel in SHADE)
+        shade = Style(color="black", bgcolor=f"rgb({red},{green},{blue})") if share > 0 else Style()
+        text.append(piece, style=shade)
+    return text
+
+
+def patch_values(subject: Any, dictionary: Dictionary, example: Example) -> Float[Tensor, "rows columns"] | None:
+    """Lay the activations out on the subject's patch grid, in [0, 1]; None where the grid has no patches."""
+    grid = subject.hookpoints()[dictionary.provenance["hookpoint"]].grid
+    if grid.endswith("pooled"):
+        return None
+    rows, columns = subject.patch_grid(grid)
+    # A vision transformer has its class token at position 0, before the patches.
+    offset = 1 if grid == "visual.tokens" else 0
+    values = torch.zeros(offset + rows * columns)
+    values[example.positions.long()] = example.activations
+    return (values[offset:] / example.value).view(rows, columns)
+
+
+def picture(image: UInt8[Tensor, "3 height width"], lit: Float[Tensor, "rows columns"] | None) -> Text:
+    """Draw an image with half blocks, two pixels to a character, dimmed where the latent is silent."""
+    size = (2 * (IMAGE_COLUMNS // 4), IMAGE_COLUMNS // 2)
+    pixels = torch.nn.functional.interpolate(image[None].float(), size=size, mode="area")[0]
+    if lit is not None:
+        heat = torch.nn.functional.interpolate(lit[None, None], size=size, mode="bilinear", align_corners=False)[0]
+        pixels = pixels * (0.35 + 0.65 * heat)
+    array = pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    text = Text()
+    for upper, lower in zip(array[::2], array[1::2], strict=True):
+        text.append("    ")
+        for above, below in zip(upper, lower, strict=True):
+            text.append("▀", style=Style(color=_rgb(above), bgcolor=_rgb(below)))
+        text.append("\n")
+    return text
+
+
+def _rgb(pixel: UInt8[np.ndarray, " 3"]) -> str:
+    return f"rgb({pixel[0]},{pixel[1]},{pixel[2]})"

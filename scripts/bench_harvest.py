@@ -1,0 +1,171 @@
+"""What harvesting costs beside the bare forward pass, and how fast a store is read in random order.
+
+A local GPT-2 with random weights (4 layers, 256 wide) is read at two hookpoints, residual stream and MLP, in bf16.
+Every figure is the median over rounds in which the contenders take turns, as a ratio to the bare Hugging Face forward
+pass cut behind the same layer. Hashing and fsync are included.
+
+    python scripts/bench_harvest.py [--json FILE] [--rounds 7] [--threads 2]
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sae.activations.harvest import HarvestConfig, harvest
+from sae.activations.reader import ShuffledReader
+from sae.activations.store import ActivationStore
+from sae.activations.verify import verify
+from sae.subjects.load import load
+from sae.tensors import Batch
+
+LAYER, LENGTH, BATCH, SHARD = 2, 128, 16, 128
+HOOKPOINTS = (f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post")
+TARGET = 1.10
+
+
+class RandomTokens:
+    """Windows of random token ids, made at once so that contenders do not wait for them."""
+
+    def __init__(self, n_examples: int, n_vocab: int) -> None:
+        self.ids = torch.randint(n_vocab, (n_examples, LENGTH), generator=torch.Generator().manual_seed(0))
+        self.fingerprint = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, start: int, stop: int) -> Batch:
+        return Batch(first_example=start, tokens=self.ids[start:stop])
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "random", "length": LENGTH}
+
+
+def build_model(folder: Path) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=4, n_embd=256, n_head=4, n_positions=LENGTH, vocab_size=4096))
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def cut(model: GPT2LMHeadModel) -> torch.nn.Module:
+    """Return the model without head, behind the layer."""
+    body = model.transformer
+    body.h = body.h[: LAYER + 1]
+    body.ln_f = torch.nn.Identity()
+    return body
+
+
+@torch.no_grad()
+def forward(body: torch.nn.Module, inputs: RandomTokens) -> None:
+    for start in range(0, len(inputs), BATCH):
+        body(input_ids=inputs.ids[start : start + BATCH], use_cache=False)
+
+
+@torch.no_grad()
+def forward_and_save(body: torch.nn.Module, inputs: RandomTokens, out: Path) -> None:
+    """The least that keeps anything: a hook, a conversion, one file per shard, no hash, no fsync."""
+    mlp: list[torch.Tensor] = []
+    handle = body.h[LAYER].mlp.act.register_forward_hook(lambda _, __, output: mlp.append(output))
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in HOOKPOINTS}
+    for start in range(0, len(inputs), BATCH):
+        residual = body(input_ids=inputs.ids[start : start + BATCH], use_cache=False).last_hidden_state
+        for name, value in zip(HOOKPOINTS, (residual, mlp.pop()), strict=True):
+            kept[name].append(value.flatten(0, 1).bfloat16())
+        if (start + BATCH) % SHARD == 0:
+            save_file({name: torch.cat(parts) for name, parts in kept.items()}, out / f"{start}.safetensors")
+            kept = {name: [] for name in HOOKPOINTS}
+    handle.remove()
+
+
+def timed(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def measure(folder: Path, rounds: int, n_examples: int) -> dict[str, list[float]]:
+    body = cut(build_model(folder / "model"))
+    subject = load(f"language:{folder / 'model'}")
+    inputs = RandomTokens(n_examples, 4096)
+    out = folder / "out"
+    config = HarvestConfig(
+        subject=subject.id, hookpoints=HOOKPOINTS, out=out, batch_examples=BATCH, shard_examples=SHARD
+    )
+
+    def read_only() -> None:
+        for start in range(0, n_examples, BATCH):
+            subject.run(inputs.batch(start, start + BATCH), HOOKPOINTS)
+
+    contenders: dict[str, Callable[[], Any]] = {
+        "bare": lambda: forward(body, inputs),
+        "subject": read_only,
+        "plain_write": lambda: forward_and_save(body, inputs, out),
+        "harvest": lambda: harvest(subject, inputs, config),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 1):
+        for name, run in contenders.items():
+            out.mkdir(exist_ok=True)
+            seconds = timed(run)
+            if round_:  # the first round warms up
+                times[name].append(seconds)
+            if name != "harvest" or round_ < rounds:
+                shutil.rmtree(out)
+    return times
+
+
+def read_rate(store: ActivationStore, n_batches: int = 200) -> float:
+    """Return GB/s of stored bytes read in random order, from the page cache."""
+    vectors = store.vectors(HOOKPOINTS[1])
+    reader = ShuffledReader(vectors, batch_vectors=4096, seed=0)
+    next(reader)
+    seconds = timed(lambda: [next(reader) for _ in range(n_batches)])
+    return n_batches * 4096 * vectors.d_in * vectors.dtype.itemsize / seconds / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        times = measure(Path(folder), options.rounds, options.examples)
+        rate = read_rate(verify(Path(folder) / "out"))
+    bare = times["bare"]
+    figures: list[dict[str, Any]] = []
+    for name, seconds in times.items():
+        if name != "bare":
+            ratio = statistics.median(a / b for a, b in zip(seconds, bare, strict=True))
+            target = TARGET if name == "harvest" else None
+            figure = {"name": f"harvest/{name}_over_bare", "value": ratio, "unit": "x", "better": "lower"}
+            figures.append(figure | {"target": target})
+    tokens = options.examples * LENGTH / statistics.median(times["harvest"])
+    figures.append({"name": "harvest/tokens_per_second", "value": tokens, "unit": "1/s", "better": "higher"})
+    figures.append({"name": "harvest/shuffled_read", "value": rate, "unit": "GB/s", "better": "higher"})
+    for figure in figures:
+        figure.setdefault("target", None)
+        goal = f"  (target {figure['target']})" if figure["target"] else ""
+        print(f"{figure['name']:32} {figure['value']:10.3f} {figure['unit']}{goal}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sae.dictionaries.codes import Codes
+
+
+@st.composite
+def dense_codes(draw: st.DrawFn) -> Tensor:
+    batch, d_sae = draw(st.integers(0, 5)), draw(st.integers(1, 6))
+    entry = st.one_of(st.just(0.0), st.floats(-4, 4, width=32))
+    rows = draw(st.lists(st.lists(entry, min_size=d_sae, max_size=d_sae), min_size=batch, max_size=batch))
+    return torch.tensor(rows, dtype=torch.float32).reshape(batch, d_sae)
+
+
+@given(dense_codes())
+def test_dense_to_sparse_and_back(dense: Tensor) -> None:
+    codes = Codes.from_dense(dense)
+    assert torch.equal(codes.dense(), dense)
+    assert len(codes) == len(dense)
+    assert torch.equal(codes.l0(), (dense != 0).sum(1))
+    assert torch.equal(codes.n_fired(), (dense != 0).sum(0))
+    assert torch.equal(codes.counts, codes.l0())
+
+
+@given(st.integers(0, 4), st.integers(0, 5), st.integers(0, 2**31))
+def test_topk_entries_to_dense(batch: int, k: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    indices = torch.rand(batch, 7, generator=generator).argsort(1)[:, :k]
+    values = torch.randn(batch, k, generator=generator).relu()
+    codes = Codes.from_topk(indices, values, 7)
+    assert torch.equal(codes.dense(), torch.zeros(batch, 7).scatter(1, indices, values))
+    assert codes.counts.tolist() == [k] * batch
+
+
+def test_stored_zeros_do_not_fire() -> None:
+    codes = Codes.from_topk(torch.tensor([[0, 2], [2, 1]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 3)
+    assert codes.l0().tolist() == [1, 0]
+    assert codes.n_fired().tolist() == [1, 0, 0]
+
+
+def test_gradient_flows_through_dense_and_stops_at_detach() -> None:
+    values = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    codes = Codes.from_topk(torch.tensor([[3, 1]]), values, 4)
+    (codes.dense() * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
+    assert values.grad is not None and values.grad.tolist() == [[1000.0, 10.0]]
+    assert not codes.detach().values.requires_grad

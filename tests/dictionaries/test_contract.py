@@ -1,0 +1,190 @@
+"""What every registered architecture promises."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae.dictionaries import registry
+from sae.dictionaries.base import Dictionary, DictionaryConfig
+from sae.dictionaries.io import load_dictionary, save_dictionary
+from sae.errors import DictionaryError
+
+D_IN = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to build one architecture small, and whether it learns."""
+
+    settings: dict[str, float]
+    toy_settings: dict[str, float] | None = None
+
+
+CASES = {
+    "topk": Case({"d_sae": 48, "k": 5}, toy_settings={"d_sae": 24, "k": 3}),
+    "identity": Case({"d_sae": D_IN}),
+    "random_directions": Case({"d_sae": 48, "k": 5}),
+}
+
+
+def make(kind: str, seed: int = 0) -> Dictionary:
+    config = registry.decode_config({"kind": kind} | CASES[kind].settings)
+    dictionary = registry.make_dictionary(config, D_IN)
+    generator = torch.Generator().manual_seed(seed)
+    dictionary.initialise(vectors(256), generator)
+    with torch.no_grad():
+        dictionary.b_enc.add_(0.1 * torch.randn(dictionary.d_sae, generator=generator))
+    return dictionary
+
+
+def vectors(n: int = 32) -> Tensor:
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(1)) + 0.3
+
+
+@pytest.fixture(params=sorted(registry.BUILT_IN))
+def kind(request: pytest.FixtureRequest) -> str:
+    assert request.param in CASES, "every architecture needs a case here"
+    return request.param
+
+
+def train_step(dictionary: Dictionary, optimiser: torch.optim.Optimizer, x: Tensor, dead: Tensor) -> None:
+    optimiser.zero_grad()
+    dictionary.loss(x, dead).total.backward()
+    dictionary.after_backward()
+    optimiser.step()
+    dictionary.after_step()
+
+
+def test_shapes(kind: str) -> None:
+    dictionary, x = make(kind), vectors()
+    codes = dictionary.encode(x)
+    assert len(codes) == len(x) and codes.d_sae == dictionary.d_sae
+    assert dictionary.decode(codes).shape == dictionary(x).shape == x.shape
+    shapes = {name: tuple(tensor.shape) for name, tensor in dictionary.tensors().items()}
+    d_sae = dictionary.d_sae
+    expected = {"W_enc": (D_IN, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, D_IN), "b_dec": (D_IN,), "variance": ()}
+    assert shapes == expected
+    assert dictionary.W_enc.data_ptr() == dictionary.W_enc_rows.data_ptr()
+    assert "\n" not in repr(dictionary) and kind in repr(dictionary)
+
+
+def test_sparse_decode_equals_dense_decode(kind: str) -> None:
+    dictionary = make(kind)
+    codes = dictionary.encode(vectors())
+    torch.testing.assert_close(dictionary.decode(codes), codes.dense() @ dictionary.W_dec + dictionary.b_dec)
+
+
+def test_decoder_rows_have_norm_one(kind: str) -> None:
+    dictionary = make(kind)
+    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+
+
+def test_saving_keeps_every_bit(kind: str, tmp_path: Path) -> None:
+    dictionary, x = make(kind), vectors()
+    save_dictionary(dictionary, tmp_path, {"seed": 3, "hookpoint": "blocks.0.hook_resid_post"})
+    loaded = load_dictionary(tmp_path)
+    assert type(loaded) is type(dictionary) and loaded.config == dictionary.config
+    assert loaded.provenance == {"seed": 3, "hookpoint": "blocks.0.hook_resid_post"}
+    assert loaded.hash == dictionary.hash
+    assert all(torch.equal(tensor, loaded.tensors()[name]) for name, tensor in dictionary.tensors().items())
+    assert torch.equal(loaded(x), dictionary(x))
+
+
+def test_folded_on_raw_vectors_equals_trained_on_scaled_ones(kind: str) -> None:
+    dictionary, raw, scale = make(kind), vectors() / 0.37, 0.37
+    folded, before = dictionary.fold_scale(scale), dictionary.hash
+    torch.testing.assert_close(folded.encode(raw).dense() * scale, dictionary.encode(raw * scale).dense())
+    torch.testing.assert_close(folded(raw) * scale, dictionary(raw * scale))
+    none = torch.zeros(dictionary.d_sae, dtype=torch.bool)
+    torch.testing.assert_close(folded.loss(raw, none).total, dictionary.loss(raw * scale, none).total)
+    torch.testing.assert_close(folded.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+    assert dictionary.hash == before, "folding changed the original"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_scale_is_refused(kind: str, scale: float) -> None:
+    with pytest.raises(DictionaryError, match="positive"):
+        make(kind).fold_scale(scale)
+
+
+def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
+    results = []
+    for _ in range(2):
+        dictionary = make(kind, seed=7)
+        if CASES[kind].toy_settings is not None:
+            optimiser = torch.optim.Adam(dictionary.parameters(), lr=1e-3, fused=True)
+            for _ in range(3):
+                train_step(dictionary, optimiser, vectors(), torch.arange(dictionary.d_sae) % 4 == 0)
+        results.append(dictionary.hash)
+    assert results[0] == results[1]
+
+
+def test_rows_do_not_depend_on_their_batch_mates(kind: str) -> None:
+    dictionary, x = make(kind), vectors()
+    together = dictionary.encode(x).dense()
+    alone = torch.cat([dictionary.encode(row[None]).dense() for row in x])
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(dictionary(x), torch.cat([dictionary(row[None]) for row in x]))
+
+
+def test_another_width_is_refused_naming_both(kind: str) -> None:
+    with pytest.raises(DictionaryError, match=rf"d_in={D_IN}.*\[4, {D_IN + 1}\]"):
+        make(kind).encode(torch.zeros(4, D_IN + 1))
+
+
+def test_a_width_of_zero_is_refused(kind: str) -> None:
+    config = make(kind).config
+    with pytest.raises(DictionaryError, match="d_in"):
+        registry.make_dictionary(config, 0)
+
+
+def test_the_decoder_gradient_keeps_the_norm(kind: str) -> None:
+    dictionary = make(kind)
+    if CASES[kind].toy_settings is None:
+        assert not any(parameter.requires_grad for parameter in dictionary.parameters())
+        return
+    dictionary.loss(vectors(), torch.zeros(dictionary.d_sae, dtype=torch.bool)).total.backward()
+    dictionary.after_backward()
+    assert dictionary.W_dec.grad is not None
+    along = (dictionary.W_dec.grad * dictionary.W_dec).sum(1)
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        dictionary.W_dec.mul_(3)
+    dictionary.after_step()
+    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+
+
+def toy_truth(n_features: int, generator: torch.Generator) -> Tensor:
+    truth = torch.randn(n_features, D_IN, generator=generator)
+    return truth / truth.norm(dim=1, keepdim=True)
+
+
+def toy_vectors(truth: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Sums of about two of the known directions, with magnitudes in [1, 2]."""
+    active = torch.rand(n, len(truth), generator=generator) < 2 / len(truth)
+    return (active * (1 + torch.rand(n, len(truth), generator=generator))) @ truth
+
+
+@pytest.mark.parametrize("kind", [kind for kind, case in CASES.items() if case.toy_settings is not None])
+def test_training_recovers_a_known_dictionary(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    settings = CASES[kind].toy_settings
+    assert settings is not None
+    truth = toy_truth(int(settings["d_sae"]), generator)
+    config: DictionaryConfig = registry.decode_config({"kind": kind} | settings)
+    dictionary = registry.make_dictionary(config, D_IN)
+    dictionary.initialise(toy_vectors(truth, 2048, generator), generator)
+    optimiser = torch.optim.Adam(dictionary.parameters(), lr=1e-2, fused=True)
+    fired = torch.ones(dictionary.d_sae, dtype=torch.bool)
+    for step in range(400):
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-2 * min(1, (400 - step) / 100)
+        x = toy_vectors(truth, 512, generator)
+        train_step(dictionary, optimiser, x, ~fired)
+        if step % 20 == 19:
+            fired = dictionary.encode(toy_vectors(truth, 2048, generator)).n_fired() > 0
+    similarity = truth @ dictionary.W_dec.detach().T
+    assert similarity.max(1).values.mean() >= 0.9

@@ -1,0 +1,50 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from sae import config as configs
+from sae.dictionaries import registry
+from sae.dictionaries.identity import Identity, IdentityConfig
+from sae.dictionaries.topk import TopKConfig
+from sae.errors import ConfigError, DictionaryError
+
+
+def test_a_config_survives_plain_data() -> None:
+    config = TopKConfig(d_sae=64, k=4, auxk_coefficient=0.5)
+    assert registry.decode_config(configs.encode(config)) == config
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'topk'"):
+        registry.decode_config({"kind": "topkk", "d_sae": 8})
+    with pytest.raises(DictionaryError, match="Did you mean 'identity'"):
+        registry.dictionary_type("identty")
+    with pytest.raises(ConfigError, match="needs a kind"):
+        registry.decode_config({"d_sae": 8})
+
+
+def test_the_identity_is_as_wide_as_its_vectors() -> None:
+    with pytest.raises(DictionaryError, match="must equal d_in"):
+        registry.make_dictionary(IdentityConfig(d_sae=8), 7)
+
+
+class OtherConfig(IdentityConfig):
+    kind = "other"
+
+
+class Other(Identity):
+    config_type = OtherConfig
+
+
+def test_another_package_adds_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {
+        "other": EntryPoint("other", f"{__name__}:Other", registry.GROUP),
+        "broken": EntryPoint("broken", f"{__name__}:test_another_package_adds_a_kind", registry.GROUP),
+    }
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group, name=None: [p for n, p in points.items() if name in (None, n)]
+    )
+    assert registry.kinds()[-2:] == ["broken", "other"]
+    assert type(registry.make_dictionary(registry.decode_config({"kind": "other", "d_sae": 3}), 3)) is Other
+    with pytest.raises(DictionaryError, match="no Dictionary"):
+        registry.dictionary_type("broken")
