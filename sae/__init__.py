@@ -13,7 +13,7 @@ _HOMES = {
     "Codes": "sae.dictionaries.codes",
     "Dictionary": "sae.dictionaries.base",
     "EvaluateConfig": "sae.evaluation.evaluate",
-    "HarvestConfig": "sae.activations.harvest",
+    "HarvestConfig": "sae.activations.harvest_config",
     "Report": "sae.evaluation.report",
     "SaeError": "sae.errors",
     "TrainConfig": "sae.training.config",
@@ -33,7 +33,7 @@ _HOMES = {
 }
 _RENAMED = {"load_config": "load", "load_subject": "load"}
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -55,7 +55,8 @@ def _find(kind: str, relative: str, asked: str) -> Path:
         depth = relative.count("/") + 1
         shipped = sorted((root() / kind).glob("/".join("*" * depth)))
         names = [_spell(str(path.relative_to(root() / kind))) for path in shipped if path.is_dir()]
-        raise ConfigError(f"{asked}: no such built-in {kind.removesuffix('s')}.{nearest(asked, names)}")
+        wanted = {"subjects": "subject", "dictionaries": "dictionary"}[kind]
+        raise ConfigError(f"{asked}: no such built-in {wanted}.{nearest(asked, names)}")
     return folder
 
 

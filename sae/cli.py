@@ -1,7 +1,8 @@
 """The `sae` command: parse, call the library, print. Nothing heavy is imported before a command runs."""
 
+import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,19 +14,22 @@ Config = TypeVar("Config")
 
 def harvest(arguments: list[str]) -> None:
     """Run a subject over inputs and keep the vectors: sae harvest CONFIG.yaml [--dry-run] [--setting value ...]."""
-    from sae.activations.harvest import HarvestConfig, plan
     from sae.activations.harvest import harvest as run
+    from sae.activations.harvest import plan
+    from sae.activations.harvest_config import HarvestConfig
+    from sae.activations.verify import info as summary
 
     dry_run = _take_flag(arguments, "--dry-run")
     settings = _configured(HarvestConfig, arguments, "sae harvest")
     subject, inputs = _open(settings.subject, settings.inputs, settings.device)
     if dry_run:
-        _print_fields(plan(subject, inputs, settings).describe())
+        planned = plan(subject, inputs, settings)
+        _print_fields(dataclasses.asdict(planned) | {"hours": planned.hours})
         return
     store = run(subject, inputs, settings)
     # The store's own manifest tells what is in it; this file lets later commands open the same inputs again.
     config.save(settings, settings.out / "config.yaml")
-    _print_fields(store.info())
+    _print_fields(summary(store.path))
 
 
 def train(arguments: list[str]) -> None:
@@ -43,7 +47,7 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a dictionary on a store it was not trained on: sae evaluate CONFIG.yaml [--setting value ...]."""
-    from sae.activations.harvest import HarvestConfig
+    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.evaluate import EvaluateConfig
@@ -63,7 +67,7 @@ def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
     from rich.console import Console
 
-    from sae.activations.harvest import HarvestConfig
+    from sae.activations.harvest_config import HarvestConfig
     from sae.dictionaries.io import load_dictionary
     from sae.features.show import ShowConfig
     from sae.features.show import show as run
@@ -85,7 +89,7 @@ def show(arguments: list[str]) -> None:
 
 def info(arguments: list[str]) -> None:
     """Say what a store or a dictionary holds: sae info PATH."""
-    from sae.activations.store import ActivationStore
+    from sae.activations.verify import info as summary
     from sae.dictionaries.io import load_dictionary
 
     (path,) = _take_positional(arguments, ("PATH",), "sae info")
@@ -93,7 +97,7 @@ def info(arguments: list[str]) -> None:
         dictionary = load_dictionary(path)
         _print_fields({"dictionary": repr(dictionary), "sha256": dictionary.hash, **dictionary.provenance})
     else:
-        _print_fields(ActivationStore(Path(path)).info())
+        _print_fields(summary(Path(path)))
 
 
 def verify(arguments: list[str]) -> None:
@@ -101,7 +105,8 @@ def verify(arguments: list[str]) -> None:
     from sae.activations.verify import verify as run
 
     (path,) = _take_positional(arguments, ("STORE",), "sae verify")
-    _print_fields(run(Path(path)))
+    store = run(Path(path))
+    print(f"{path}: all {len(list(store.manifest.files()))} files are as they were written.")
 
 
 def hookpoints(arguments: list[str]) -> None:
@@ -165,7 +170,7 @@ def _configured(config_type: type[Config], arguments: list[str], prog: str) -> C
 
 
 def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any, Any]:
-    """Load a subject and open inputs with its tokenizer and preprocessing."""
+    """Load a subject and open inputs with what it has: a tokenizer, or tokenizing of captions and preprocessing."""
     from sae.inputs.source import open_inputs
     from sae.subjects.load import load
 
@@ -200,7 +205,16 @@ def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) ->
 
 
 def _print_fields(fields: dict[str, Any]) -> None:
-    log.table(("what", "value"), [(str(key), str(value)) for key, value in fields.items()])
+    """Print plain data as a table, nested mappings under dotted names."""
+    log.table(("what", "value"), list(_flat(fields)))
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in fields.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", log.format_number(value)
 
 
 if __name__ == "__main__":

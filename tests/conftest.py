@@ -1,22 +1,18 @@
 """Shape checks for the whole package, and tiny language models in local folders."""
 
 import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-from jaxtyping import install_import_hook
-
-# Before anything of the package is imported; shape_check.py says what is checked.
-install_import_hook("sae", "shape_check.checked")
-
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
+# Before anything of the package is imported; shape_check.py says what is checked.
+install_import_hook("sae", "shape_check.checked")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)
 
-TEXT = "The cat sat on the mat. A dog ran after the cat, and then the dog sat on the mat as well; the cat was not amused."
+TEXT = "The cat sat on the mat. A dog ran after the cat, and then the dog sat on the mat too; the cat was not amused."
 SIZE = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 LONGEST = {"max_position_embeddings": 64}
 
@@ -31,7 +27,9 @@ def save_tokenizer(folder: Path, bert: bool = False) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([TEXT], trainer)
     if bert:
         tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 0), ("[SEP]", 1)])

@@ -44,13 +44,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def save_clip(folder: Path, name: str, tokenizer_from: Path | None = None, **changes: Any) -> Path:
-    """Save a random model; `tokenizer_from` is a BERT folder for `hf_text`, `changes` replace model settings."""
+def save_clip(folder: Path, name: str, tokenizer_from: Path | None = None, **vision: Any) -> Path:
+    """Save a random model; `tokenizer_from` is a BERT folder for `hf_text`, `vision` changes that tower's settings."""
     import open_clip
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = deepcopy(CONFIGS[name]) | changes
+    config = deepcopy(CONFIGS[name])
+    config["vision_cfg"] |= vision
     if tokenizer_from is not None:
         _save_encoder(folder, tokenizer_from)
     else:
@@ -70,7 +71,8 @@ def save_clip(folder: Path, name: str, tokenizer_from: Path | None = None, **cha
         for key, parameter in model.named_parameters():
             if not key.startswith("logit_"):
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
     return folder
 
 

@@ -68,10 +68,6 @@ class Codes:
         """Drop the gradient."""
         return Codes(self.offsets, self.indices, self.values.detach(), self.d_sae)
 
-    def to(self, device: torch.device | str) -> "Codes":
-        """Move to another device."""
-        return Codes(self.offsets.to(device), self.indices.to(device), self.values.to(device), self.d_sae)
-
     def _count_fired(self, groups: Tensor, n_groups: int) -> Tensor:
         """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""
         fired = (self.values != 0).long()

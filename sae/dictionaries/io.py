@@ -35,13 +35,12 @@ def save_dictionary(dictionary: Dictionary, folder: Path | str, provenance: Mapp
     Raises:
         DictionaryError: the provenance cannot be written as JSON, or the folder cannot be written.
     """
-    folder = Path(folder)
-    dictionary.provenance |= dict(provenance or {})
+    folder, provenance = Path(folder), dictionary.provenance | dict(provenance or {})
     description = {
         "format": FORMAT,
         "d_in": dictionary.d_in,
         "config": configs.encode(dictionary.config),
-        "provenance": dictionary.provenance,
+        "provenance": provenance,
         "sha256": dictionary.hash,
     }
     try:
@@ -55,6 +54,7 @@ def save_dictionary(dictionary: Dictionary, folder: Path | str, provenance: Mapp
         _write(folder / CONFIG_FILE, text.encode())
     except OSError as error:
         raise DictionaryError(f"{folder}: cannot write the dictionary: {error}.") from error
+    dictionary.provenance = provenance
 
 
 def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> Dictionary:

@@ -8,7 +8,7 @@
     loss  = mean |x - x_hat|^2 / Var(x) + auxk_coefficient * mean |e_hat - e|^2 / Var(e)
 
 Gao, Dupre la Tour, Tillman, Goh, Troll, Radford, Sutskever, Leike, Wu: Scaling and evaluating sparse autoencoders,
-2024, arXiv 2406.04093, sections 2.3 and A.2.
+2024, arXiv 2406.04093, sections 2.3, 2.4 and A.2.
 
 Var is the total variance over all coordinates: of the sample given to `initialise` for x, of the batch for e. The
 auxiliary term reaches the encoder as well as the decoder, through the same pre-activations. With nothing dead it is

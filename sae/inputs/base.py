@@ -12,8 +12,10 @@ from sae.tensors import Batch
 class Inputs(Protocol):
     """A finite, ordered collection of examples; any range can be made again, bit for bit."""
 
-    fingerprint: str
-    """sha256 over everything that decides the examples."""
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over everything that decides the examples."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of examples."""

@@ -1,4 +1,4 @@
-"""Pictures as they lie on disk or on the hub: image folders, JSON lines, parquet, webdataset tars, hub datasets."""
+"""Pictures in files: an image folder, a list of paths, the tar shards of a webdataset."""
 
 import csv
 import hashlib
@@ -6,14 +6,15 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from sae.errors import InputsError, nearest
+from sae.inputs.configs import ImageInputsConfig
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_IMAGE_COLUMNS = ("image", "path", "file_name", "jpg", "png")
+_IMAGE_COLUMNS = ("image", "path", "file_name")
+_METADATA = ("metadata.jsonl", "metadata.csv")
 _HEAD_BYTES = 4096
 
 
@@ -104,140 +105,99 @@ class Files:
             yield about.encode() + hashlib.sha256(head).digest()
 
 
-class Table:
-    """Pictures in a `datasets.Dataset`, one per row, in the column that holds images."""
-
-    def __init__(self, dataset: Any, where: str, caption_column: str | None, class_column: str | None):
-        columns = dataset.column_names
-        self._image = _image_column(columns, where)
-        for column in (caption_column, class_column):
-            if column is not None and column not in columns:
-                raise InputsError(f"{where}: no column {column!r}.{nearest(column, columns)}")
-        self._dataset, self._where = dataset, where
-        self._caption, self._class = caption_column, class_column
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self._dataset)
-
-    @cached_property
-    def _undecoded(self) -> Any:
-        from datasets import Image
-
-        is_image = isinstance(self._dataset.features[self._image], Image)
-        return self._dataset.cast_column(self._image, Image(decode=False)) if is_image else self._dataset
-
-    def picture(self, index: int) -> Picture:
-        """Read one row, whose image is bytes, a path, or both as `datasets` keeps them.
-
-        Raises:
-            InputsError: the row holds no image.
-        """
-        row = self._undecoded[index]
-        value = row[self._image]
-        if isinstance(value, Mapping):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, str):
-            value = Entry(Path(value), {}).read() if Path(value).is_file() else None
-        if not isinstance(value, bytes):
-            raise InputsError(f"{self._where}: row {index} holds no image in column {self._image!r}.")
-        return Picture({"row": index}, value, row[self._caption] if self._caption else None)
-
-    def classes(self) -> list[str | None]:
-        """Return the class of every row, by name where the dataset names its classes."""
-        if self._class is None:
-            return [None] * len(self)
-        named = getattr(self._dataset.features[self._class], "names", None)
-        values = self._dataset[self._class]
-        return [None if value is None else named[value] if named else str(value) for value in values]
-
-    def fingerprint_parts(self) -> Iterator[bytes]:
-        """Yield the files the dataset was made from, with their sizes, its columns, and its first picture."""
-        files = {name: entry.get("num_bytes") for name, entry in (self._dataset.info.download_checksums or {}).items()}
-        about = [sorted(files.items()), self._dataset.column_names, len(self), self._caption, self._class]
-        yield json.dumps(about).encode()
-        yield self.picture(0).data
-
-
-def open_folder(folder: Path, caption_file: str | None) -> Files:
-    """Open a folder of images in the order of their paths; the folder an image lies in, if any, is its class.
-
-    `caption_file` is a .jsonl or .csv within it with the columns `file_name` and `text`.
-    """
+def open_folder(folder: Path, config: ImageInputsConfig) -> Files:
+    """Open a folder of images in the order of their paths; the folder an image lies in, if any, is its class."""
     captions: dict[str, str] = {}
-    if caption_file is not None:
-        for number, row in enumerate(_rows(folder / caption_file), start=1):
-            if "file_name" not in row or "text" not in row:
-                raise InputsError(f"{folder / caption_file}: row {number} needs file_name and text, has {list(row)}.")
-            captions[row["file_name"]] = row["text"]
+    if config.caption_column is not None:
+        found = [folder / name for name in _METADATA if (folder / name).is_file()]
+        if not found:
+            raise InputsError(f"{folder}: caption_column is set, but there is no {' or '.join(_METADATA)}.")
+        for where, row in _rows(found[0]):
+            check_columns(row, where, "file_name", config.caption_column)
+            captions[row["file_name"]] = row[config.caption_column]
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     entries = []
     for name in names:
-        parent = PurePosixPath(name).parent.as_posix()
-        label = None if parent == "." else parent
+        label = PurePosixPath(name).parent.name or None
         entries.append(Entry(folder / name, {"path": name}, captions.get(name), label))
     return Files(entries, str(folder))
 
 
-def open_jsonl(path: Path, caption_column: str | None, class_column: str | None) -> Files:
-    """Open a file of JSON lines (or CSV), each with the path of an image relative to it."""
+def open_list(paths: Sequence[Path], config: ImageInputsConfig) -> Files:
+    """Open files of JSON lines or CSV, each row with the path of an image relative to its file."""
     entries = []
-    for number, row in enumerate(_rows(path), start=1):
-        name = row[_image_column(row, f"{path}, row {number}")]
-        for column in (caption_column, class_column):
-            if column is not None and column not in row:
-                raise InputsError(f"{path}: row {number} has no {column!r}.{nearest(column, row)}")
-        caption = None if caption_column is None else str(row[caption_column])
-        label = None if class_column is None else str(row[class_column])
-        entries.append(Entry(path.parent / name, {"path": name}, caption, label))
-    return Files(entries, str(path))
+    for path in paths:
+        for where, row in _rows(path):
+            check_columns(row, where, config.caption_column, config.class_column)
+            name = row[image_column(row, config, where)]
+            caption = row[config.caption_column] if config.caption_column else None
+            label = str(row[config.class_column]) if config.class_column else None
+            entries.append(Entry(path.parent / name, {"path": name}, caption, label))
+    return Files(entries, str(paths[0]))
 
 
-def open_webdataset(path: Path, with_captions: bool) -> Files:
-    """Open one tar, or a folder of them: members that share a name up to the first dot are one example.
+def open_tars(paths: Sequence[Path], config: ImageInputsConfig) -> Files:
+    """Open the shards of a webdataset: members that share a path up to their name's first dot are one example.
 
-    Images by their suffix, captions from `.txt`, classes from `.cls`. Tars are read in place and must be uncompressed.
+    Tars are read in place and must be uncompressed.
     """
-    tars = sorted(path.glob("*.tar")) if path.is_dir() else [path]
-    entries = [entry for tar in tars for entry in _tar_entries(tar, with_captions)]
-    return Files(entries, str(path))
+    entries = [entry for path in paths for entry in _tar_entries(path, config.caption_column, config.class_column)]
+    return Files(entries, str(paths[0]))
 
 
-def _tar_entries(path: Path, with_captions: bool) -> list[Entry]:
+def _tar_entries(path: Path, caption_suffix: str | None, class_suffix: str | None) -> list[Entry]:
     images: dict[str, Entry] = {}
-    texts: dict[str, dict[str, str]] = {}
+    captions: dict[str, str] = {}
+    classes: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                key, _, suffix = member.name.partition(".")
+                folder, _, name = member.name.rpartition("/")
+                stem, _, suffix = name.partition(".")
+                key = f"{folder}/{stem}"
                 if f".{suffix}".lower() in SUFFIXES:
                     reference = {"path": path.name, "member": member.name}
                     images[key] = Entry(path, reference, offset=member.offset_data, size=member.size)
-                elif suffix == "cls" or (suffix == "txt" and with_captions):
-                    data = tar.extractfile(member)
-                    texts.setdefault(key, {})[suffix] = "" if data is None else data.read().decode().strip()
+                for wanted, texts in ((caption_suffix, captions), (class_suffix, classes)):
+                    content = tar.extractfile(member) if suffix == wanted else None
+                    if content is not None:
+                        texts[key] = content.read().decode().strip()
     except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
         raise InputsError(f"{path}: not an uncompressed tar that can be read: {error}") from error
-    return [
-        replace(entry, caption=texts.get(key, {}).get("txt"), label=texts.get(key, {}).get("cls"))
-        for key, entry in images.items()
-    ]
+    return [replace(entry, caption=captions.get(key), label=classes.get(key)) for key, entry in images.items()]
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a .csv, or of a file of JSON lines."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                yield from csv.DictReader(file)
-                return
-            yield from (json.loads(line) for line in file if line.strip())
-    except (OSError, ValueError) as error:
-        raise InputsError(f"{path}: cannot be read as rows of JSON or CSV: {error}") from error
+def check_columns(columns: Iterable[str], where: str, *wanted: str | None) -> None:
+    """Check that columns are there.
+
+    Raises:
+        InputsError: one is not; names the nearest.
+    """
+    for column in wanted:
+        if column is not None and column not in columns:
+            raise InputsError(f"{where}: no column {column!r}.{nearest(column, columns)}")
 
 
-def _image_column(columns: Iterable[str], where: str) -> str:
+def image_column(columns: Iterable[str], config: ImageInputsConfig, where: str) -> str:
+    """Return the column that holds the image: the config's, or the first of the usual ones."""
+    if config.image_column is not None:
+        check_columns(columns, where, config.image_column)
+        return config.image_column
     found = [column for column in _IMAGE_COLUMNS if column in columns]
     if not found:
-        raise InputsError(f"{where}: no image column ({', '.join(_IMAGE_COLUMNS)}) among {list(columns)}.")
+        usual = ", ".join(_IMAGE_COLUMNS)
+        raise InputsError(f"{where}: no image column ({usual}) among {list(columns)}; set image_column.")
     return found[0]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a .csv, or of a file of JSON lines, each with its place."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file) if path.suffix == ".csv" else (json.loads(x) for x in file if x.strip())
+            for number, row in enumerate(lines, start=1):
+                if not isinstance(row, dict):
+                    raise InputsError(f"{path}, row {number}: not a JSON object.")
+                yield f"{path}, row {number}", row
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputsError(f"{path}: cannot be read as rows of JSON or CSV: {error}") from error

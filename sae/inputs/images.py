@@ -7,49 +7,22 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sae.errors import ConfigError, InputsError
+from sae.config import encode
+from sae.errors import InputsError, nearest
 from sae.inputs.base import Classes
-from sae.inputs.image_sources import Picture, Source, Table, open_folder, open_jsonl, open_webdataset
+from sae.inputs.configs import ImageInputsConfig
+from sae.inputs.image_sources import Picture, Source, open_folder, open_list, open_tars
+from sae.inputs.image_tables import open_hub, open_parquet
 from sae.tensors import Batch
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageInputsConfig:
-    """Images from a folder, a list, an archive or the hub."""
-
-    kind: ClassVar[str] = "images"
-
-    path: str
-    """A folder of images, a .jsonl or .csv, a .parquet, a webdataset .tar or folder of them, or a name on the hub."""
-    format: Literal["folder", "jsonl", "parquet", "webdataset", "hub"] = "folder"
-    """What `path` is."""
-    captions: str | None = None
-    """The column of captions; for a folder a .jsonl or .csv in it with file_name and text; any word for .txt in tars."""
-    labels: str | None = None
-    """The column of classes; in a folder its subfolders are the classes, in tars the .cls members."""
-    split: str = "train"
-    """Which split of a hub dataset."""
-    n_examples: int | None = None
-    """How many images, taken at even distances; null takes all."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be decoded and say how many; all are decoded once in advance to find them."""
-
-    def __post_init__(self) -> None:
-        if self.n_examples is not None and self.n_examples < 1:
-            raise ConfigError(f"n_examples: must be at least 1 or null, got {self.n_examples}.")
-        if self.labels is not None and self.format in ("folder", "webdataset"):
-            raise ConfigError(f"labels: format {self.format} has no columns; its classes need no setting.")
 
 
 class ImageInputs:
@@ -73,11 +46,13 @@ class ImageInputs:
     ):
         self._config, self._preprocess, self._tokenize = config, preprocess, tokenize
         self._source = _open(config)
+        self._name = str(config.path or config.hub)
         total = len(self._source)
         n = min(config.n_examples or total, total)
         self._indices = [i * total // n for i in range(n)]
         self._threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self.unreadable: list[str] = self._drop_unreadable() if config.skip_unreadable else []
+        self.fingerprint = self._fingerprint()
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -91,23 +66,14 @@ class ImageInputs:
         """
         made = list(self._threads.map(self._example, self._indices[start:stop]))
         images = torch.stack([frame for frame, _ in made])
-        if self._tokenize is None or self._config.captions is None:
+        if self._tokenize is None or self._config.caption_column is None:
             return Batch(first_example=start, images=images)
         tokens, attended, kind = self._tokenize([caption for _, caption in made])
         return Batch(first_example=start, images=images, tokens=tokens, attended=attended, kind=kind)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """sha256 over the chosen source (`image_sources` says what of it), captions and selection."""
-        digest = hashlib.sha256()
-        for part in self._source.fingerprint_parts():
-            digest.update(hashlib.sha256(part).digest())
-        digest.update(json.dumps([self._indices, self._config.captions, self._config.split]).encode())
-        return digest.hexdigest()
-
     def describe(self) -> dict[str, Any]:
         """Return what a manifest records."""
-        return {"kind": self._config.kind, **asdict(self._config), "n_unreadable": len(self.unreadable)}
+        return encode(self._config) | {"n_unreadable": len(self.unreadable)}
 
     def references(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return how to find the images of examples start to stop again, and their captions."""
@@ -127,10 +93,11 @@ class ImageInputs:
 
     def labels(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the class of examples start to stop, int64 [example], -1 where nothing is said."""
-        return {
-            family: np.array([names.index(c) if c is not None else -1 for c in self._class_of[start:stop]], np.int64)
-            for family, names in self.label_names.items()
-        }
+        labels = {}
+        for family, names in self.label_names.items():
+            numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+            labels[family] = np.array([numbers.get(name, -1) for name in self._class_of[start:stop]], dtype=np.int64)
+        return labels
 
     @property
     def classes(self) -> Classes | None:
@@ -138,10 +105,18 @@ class ImageInputs:
         names = self.label_names.get("class")
         return Classes("class", [[f"a photo of a {name.replace('_', ' ')}."] for name in names]) if names else None
 
+    def _fingerprint(self) -> str:
+        """Return a sha256 over what the source says identifies it, and the selection."""
+        digest = hashlib.sha256()
+        for part in self._source.fingerprint_parts():
+            digest.update(hashlib.sha256(part).digest())
+        digest.update(json.dumps(self._indices).encode())
+        return digest.hexdigest()
+
     def _example(self, index: int) -> tuple[Tensor, str]:
         picture = self._source.picture(index)
-        if self._config.captions is not None and not picture.caption:
-            raise InputsError(f"{self._where(picture)}: no caption in {self._config.captions!r}.")
+        if self._config.caption_column is not None and not picture.caption:
+            raise InputsError(f"{self._where(picture)}: no caption in {self._config.caption_column!r}.")
         return self._preprocess(self._decode(picture)), picture.caption or ""
 
     def _decode(self, picture: Picture) -> Any:
@@ -161,11 +136,9 @@ class ImageInputs:
         self._indices = [i for i, problem in zip(self._indices, problems, strict=True) if problem is None]
         found = [problem for problem in problems if problem is not None]
         if found:
-            _log.warning(
-                "%s: left out %d of %d images; first: %s", self._config.path, len(found), len(problems), found[0]
-            )
+            _log.warning("%s: left out %d of %d images; first: %s", self._name, len(found), len(problems), found[0])
         if not self._indices:
-            raise InputsError(f"{self._config.path}: none of {len(problems)} images can be decoded. First: {found[0]}")
+            raise InputsError(f"{self._name}: none of {len(problems)} images can be decoded. First: {found[0]}")
         return found
 
     def _problem(self, index: int) -> str | None:
@@ -176,31 +149,23 @@ class ImageInputs:
         return None
 
     def _where(self, picture: Picture) -> str:
-        return f"{self._config.path}: " + ", ".join(f"{key} {value}" for key, value in picture.reference.items())
+        return f"{self._name}: " + ", ".join(f"{key} {value}" for key, value in picture.reference.items())
 
 
 def _open(config: ImageInputsConfig) -> Source:
-    path = Path(config.path).expanduser()
-    if config.format == "hub":
-        return _open_table(config, config.path, split=config.split)
-    if not path.exists():
-        raise InputsError(f"{config.path}: no such file or folder (format: {config.format}).")
-    if config.format == "parquet":
-        files = sorted(map(str, path.glob("*.parquet"))) if path.is_dir() else [str(path)]
-        return _open_table(config, "parquet", data_files=files, split="train")
-    if config.format == "jsonl":
-        return open_jsonl(path, config.captions, config.labels)
-    if config.format == "webdataset":
-        return open_webdataset(path, with_captions=config.captions is not None)
-    return open_folder(path, config.captions)
-
-
-def _open_table(config: ImageInputsConfig, name: str, **arguments: Any) -> Table:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    try:
-        dataset = load_dataset(name, **arguments)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise InputsError(f"{config.path}: cannot be read as a dataset: {error}") from error
-    return Table(dataset, config.path, config.captions, config.labels)
+    """Open what a config names; of a folder, what lies in it decides what it is."""
+    if config.path is None:
+        return open_hub(config)
+    path = config.path.expanduser()
+    if path.is_dir():
+        for suffix, open_shards in ((".tar", open_tars), (".parquet", open_parquet)):
+            if shards := sorted(path.glob(f"*{suffix}")):
+                return open_shards(shards, config)
+        return open_folder(path, config)
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputsError(f"{path}: no such file or folder.{nearest(path.name, siblings)}")
+    openers = {".tar": open_tars, ".parquet": open_parquet, ".jsonl": open_list, ".csv": open_list}
+    if path.suffix not in openers:
+        raise InputsError(f"{path}: cannot read images from files of this kind.{nearest(path.suffix, openers)}")
+    return openers[path.suffix]([path], config)

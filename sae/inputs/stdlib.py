@@ -39,6 +39,7 @@ SEEN_FILE = "seen_chunks.bin"
 _OUTSIDE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
 _GENERATED = {"encodings", "pydoc_data"}
 _SMALL, _MIDDLE, _LARGE = 256, 1024, 2048
+_CHUNKS_AT_ONCE = 256
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ class FastTokenizer(Protocol):
     bos_token_id: Any
     eos_token_id: Any
 
-    def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Mapping[str, Any]:
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool, verbose: bool
+    ) -> Mapping[str, Any]:
         """Return `input_ids` and `offset_mapping` (character spans) of every text."""
         ...
 
@@ -257,7 +260,7 @@ class StdlibText:
         """
         chunk, begin, end = (self._windows(start, stop, row=row).ravel() for row in (1, 2, 3))
         labels = {family: np.full(len(chunk), -1, dtype=np.int16) for family in python_labels.LABELS}
-        for run in np.split(np.arange(len(chunk)), np.flatnonzero(np.diff(chunk)) + 1):
+        for run in _runs(chunk):
             known = file_labels(self.root, self.chunks[chunk[run[0]]].path) if chunk[run[0]] >= 0 else None
             for family, codes in known.of_tokens(begin[run], end[run]).items() if known else ():
                 labels[family][run] = codes
@@ -266,7 +269,7 @@ class StdlibText:
     def sources(self, index: int) -> tuple[Passage, ...]:
         """Return where the tokens of a window come from, in order."""
         chunk, begin, end = (self._windows(index, index + 1, row=row)[0] for row in (1, 2, 3))
-        runs = np.split(np.arange(self.context), np.flatnonzero(np.diff(chunk)) + 1)
+        runs = _runs(chunk)
         paths = [self.chunks[chunk[run[0]]].path if chunk[run[0]] >= 0 else "" for run in runs]
         return tuple(
             Passage(path=path, start=int(begin[run[0]]), stop=int(end[run[-1]]), n_tokens=len(run))
@@ -319,9 +322,12 @@ class StdlibText:
         while self._n_read < len(self.chunks):
             if n_windows is not None and self._n_tokens >= n_windows * (self.context - 1):
                 break
-            chosen = range(self._n_read, min(self._n_read + 256, len(self.chunks)))
+            chosen = range(self._n_read, min(self._n_read + _CHUNKS_AT_ONCE, len(self.chunks)))
             encoded = self._tokenizer(
-                [self.chunks[index].text for index in chosen], add_special_tokens=False, return_offsets_mapping=True
+                [self.chunks[index].text for index in chosen],
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                verbose=False,  # chunks longer than the subject's context are meant
             )
             for index, ids, spans in zip(chosen, encoded["input_ids"], encoded["offset_mapping"], strict=True):
                 piece = np.full((4, len(ids) + 1), -1)
@@ -332,3 +338,9 @@ class StdlibText:
                 self._n_tokens += piece.shape[1]
             self._n_read = chosen.stop
         return self._n_tokens
+
+
+def _runs(chunk: Int[np.ndarray, " token"]) -> list[Int[np.ndarray, " run"]]:
+    """Return the positions of consecutive tokens of one chunk, run by run."""
+    positions = np.arange(len(chunk))
+    return np.split(positions, np.flatnonzero(np.diff(chunk)) + 1) if len(chunk) else []

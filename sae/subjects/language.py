@@ -10,10 +10,9 @@ import importlib.metadata
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -28,21 +27,12 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from sae.errors import SubjectError, nearest
 from sae.subjects.base import Activation, Edit, Hookpoint, find_hookpoint
+from sae.subjects.places import Place, Visitor, find_places
 from sae.tensors import Batch, Kind, Rows
 
 GRID = "tokens"
 """The one grid of a language subject: a row per token."""
 
-_OF_BLOCK = (
-    "hook_resid_pre",
-    "attn.hook_z",
-    "hook_attn_out",
-    "hook_resid_mid",
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "hook_mlp_out",
-    "hook_resid_post",
-)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 _log = logging.getLogger(__name__)
@@ -50,34 +40,6 @@ _log = logging.getLogger(__name__)
 
 class _AllReadError(Exception):
     """Raised by the hook that read the last activation asked for, so that nothing after it runs."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The input or the output of a module; `in_place` where a residual connection has already kept the tensor."""
-
-    module: nn.Module
-    side: Literal["in", "out"]
-    in_place: bool = False
-
-    def visit(self, visitor: Callable[[Tensor], Tensor | None]) -> Any:
-        """Call `visitor` with the tensor on every pass, replace it by what is returned; returns the hook's handle."""
-
-        def before(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-            if not positional and "hidden_states" not in named:
-                return None
-            new = visitor(positional[0] if positional else named["hidden_states"])
-            if new is None:
-                return None
-            return ((new, *positional[1:]), named) if positional else (positional, named | {"hidden_states": new})
-
-        def after(_: nn.Module, positional: tuple[Any, ...], output: Any) -> Any:
-            new = visitor(output if isinstance(output, Tensor) else output[0])
-            return new if new is None or isinstance(output, Tensor) else (new, *output[1:])
-
-        if self.side == "in":
-            return self.module.register_forward_pre_hook(before, with_kwargs=True)
-        return self.module.register_forward_hook(after)
 
 
 class LanguageSubject:
@@ -92,7 +54,7 @@ class LanguageSubject:
 
     kind = "language"
 
-    def __init__(self, id: str, model: nn.Module, source: str, causal: bool, places: Mapping[str, _Place]) -> None:
+    def __init__(self, id: str, model: nn.Module, source: str, causal: bool, places: Mapping[str, Place]) -> None:
         self.id = id
         self.model: Any = model
         self.causal = causal
@@ -126,7 +88,8 @@ class LanguageSubject:
             architecture = determine_architecture_from_hf_config(config)
             model_class = get_hf_model_class_for_architecture(architecture)
             chosen = _dtype(dtype) or (torch.float32 if on_cpu else "auto")
-            model, loading = model_class.from_pretrained(source, dtype=chosen, output_loading_info=True)
+            loaded: Any = model_class.from_pretrained(source, dtype=chosen, output_loading_info=True)
+            model, loading = loaded
             bridge_config = build_bridge_config_from_hf(config, architecture, source, model.dtype)
             adapter = ArchitectureAdapterFactory.select_architecture_adapter(bridge_config)
         except (OSError, ValueError) as error:
@@ -136,7 +99,7 @@ class LanguageSubject:
             _log.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(names[:8]))
         model.config.use_cache = False
         model = model.to(device).eval().requires_grad_(False)
-        return cls(id, model, source, model_class is not AutoModelForMaskedLM, _find_places(adapter, model))
+        return cls(id, model, source, model_class is not AutoModelForMaskedLM, find_places(adapter, model))
 
     @property
     def device(self) -> torch.device:
@@ -209,7 +172,7 @@ class LanguageSubject:
         for name in edits or {}:
             find_hookpoint(self._hookpoints, name, self.id)
 
-        def writer(name: str, edit: Edit) -> Callable[[Tensor], Tensor | None]:
+        def writer(name: str, edit: Edit) -> Visitor:
             def visitor(x: Tensor) -> Tensor | None:
                 in_place = self._places[name].in_place
                 new = edit(x.clone() if in_place else x).to(x.dtype)
@@ -284,7 +247,7 @@ class LanguageSubject:
         return self.model(input_ids=tokens.to(self.device, torch.long), **named)
 
     @contextmanager
-    def _visited(self, visitors: Mapping[str, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
+    def _visited(self, visitors: Mapping[str, Visitor]) -> Iterator[None]:
         handles = [self._places[name].visit(visitor) for name, visitor in visitors.items()]
         try:
             yield
@@ -317,34 +280,3 @@ def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(dtype, torch.dtype):
         raise SubjectError(f"unknown dtype {given!r}.{nearest(given, ['float32', 'bfloat16', 'float16'])}")
     return dtype
-
-
-def _find_places(adapter: Any, model: Any) -> dict[str, _Place]:
-    """Return where the hookpoints lie in the Hugging Face model, as TransformerLens' adapter describes it."""
-    places = {}
-    with suppress(AttributeError, ValueError):
-        embed = adapter.get_component(model, "embed_ln" if "embed_ln" in adapter.component_mapping else "embed")
-        places["hook_embed"] = _Place(embed, "out")
-    aliases = _aliases(adapter.component_mapping["blocks"])
-    blocks = adapter.get_component(model, "blocks")
-    for index in range(len(blocks)):
-        for hook in _OF_BLOCK:
-            for target in aliases.get(hook, ()):
-                component, _, side = f"blocks.{index}.{target}".rpartition(".hook_")
-                # Parts differ between the layers of a hybrid: what a layer lacks is no hookpoint there.
-                with suppress(AttributeError, ValueError):
-                    module = adapter.get_component(model, component)
-                    place = _Place(module, "in" if side == "in" else "out", in_place=hook == "hook_resid_mid")
-                    places.setdefault(f"blocks.{index}.{hook}", place)
-    return places
-
-
-def _aliases(component: Any, prefix: str = "") -> dict[str, list[str]]:
-    """Collect TransformerLens' old names of hooks and, for each, the candidates it stands for, best first."""
-    found: dict[str, list[str]] = {}
-    for name, target in (component.hook_aliases or {}).items():
-        targets = [target] if isinstance(target, str) else target
-        found[prefix + name] = [prefix + t for t in targets if t.endswith(("hook_in", "hook_out"))]
-    for name, part in component.submodules.items():
-        found |= _aliases(part, f"{prefix}{name}.")
-    return found

@@ -23,12 +23,11 @@ from sae.activations.files import sync_folder, write_durably
 from sae.errors import StoreError, TrainingError
 
 FORMAT_VERSION = 1
-KEEP = 2
 TENSOR = "$tensor"
 
 
 class Checkpoints:
-    """The checkpoints of one run; the newest two are kept."""
+    """The checkpoints of one run; the newest and the one before it are kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -41,10 +40,14 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write nested dicts and lists of tensors, numbers and strings, and remove what is no longer needed.
 
+        The newest checkpoint is never written over: saving its step again does nothing.
+
         Raises:
             TrainingError: the folder cannot be written, or the disk is full.
         """
         final = self.folder / f"step-{step:09}"
+        if self.latest() == final:
+            return final
         try:
             self._write(final, state)
         except (OSError, StoreError, SafetensorError) as error:
@@ -77,6 +80,7 @@ class Checkpoints:
         return _unpack(document["state"], tensors)
 
     def _write(self, final: Path, state: dict[str, Any]) -> None:
+        before = self.latest()
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob("*.partial"):
             shutil.rmtree(leftover)
@@ -93,14 +97,14 @@ class Checkpoints:
         partial.rename(final)
         sync_folder(self.folder)
         write_durably(self._pointer, [f"{final.name}\n".encode()])
-        for old in sorted(self.folder.glob("step-*"))[:-KEEP]:
+        for old in set(self.folder.glob("step-*")) - {final, before}:
             shutil.rmtree(old)
 
 
 def _pack(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Move tensors into `tensors`, under their path; keys that are not strings survive as pairs."""
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().cpu().contiguous()
+        tensors[path] = value.detach().contiguous().to("cpu", copy=True)
         return {TENSOR: path}
     if isinstance(value, dict):
         return {"$items": [[key, _pack(item, f"{path}.{key}".lstrip("."), tensors)] for key, item in value.items()]}

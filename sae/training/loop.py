@@ -58,6 +58,7 @@ def train(
         TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
+    check_device(config.device)
     vectors = config.rows.select(store, config.hookpoint)
     return Run(vectors, config.resolve(len(vectors)), probes or {}).fit(resume)
 
@@ -78,6 +79,7 @@ class Run:
         if not resume:
             self._check_unused()
         state = self._load() if resume else None
+        self._write_config()
         torch.manual_seed(config.seed)
         dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
         if state is None:
@@ -89,8 +91,6 @@ class Run:
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
-        config.out.mkdir(parents=True, exist_ok=True)
-        settings.save(config, config.out / "config.yaml")
         variance = float(self.vectors.statistics.variance.sum()) * self.scale**2
         self.monitor = Monitor(config.log_every_steps, variance, self.trainer.device, self.trainer.n_steps_done)
         log_state = state["log"] if state else None
@@ -154,8 +154,10 @@ class Run:
         if not self.probes:
             return
         dictionary = self._folded()
-        for name, probe in self.probes.items():
-            self.log.write(step, {f"{name}/{figure}": value for figure, value in probe(dictionary).items()})
+        found = {name: probe(dictionary) for name, probe in self.probes.items()}
+        figures = {f"{name}/{figure}": value for name, part in found.items() for figure, value in part.items()}
+        if figures:
+            self.log.write(step, figures)
 
     def _save(self) -> Path:
         """Write a checkpoint, after every figure of the steps before it has been read and found finite."""
@@ -227,12 +229,34 @@ class Run:
             raise ConfigError(f"{self.config.out}: cannot resume with other settings. {'; '.join(differences)}.")
         return state
 
+    def _write_config(self) -> None:
+        try:
+            self.config.out.mkdir(parents=True, exist_ok=True)
+            settings.save(self.config, self.config.out / "config.yaml")
+        except OSError as error:
+            raise TrainingError(f"{self.config.out}: cannot be written: {error.strerror}.") from error
+
     def _check_unused(self) -> None:
         if self.checkpoints.latest() is not None:
             raise ConfigError(
                 f"{self.config.out}: holds a run already, at {self.checkpoints.latest()}. "
                 "Go on with --resume, or choose another out."
             )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know or that is not there.
+
+    Raises:
+        ConfigError: says which devices there are.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r}: not a device. Allowed: cpu, cuda, cuda:N.") from error
+    n_devices = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= n_devices:
+        raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")
 
 
 def input_scale(vectors: Vectors) -> float:

@@ -88,12 +88,14 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.concepts)
 
-    def rows(self, wanted: list[int]) -> tuple[Tensor, list[str]]:
-        """Return the pictures [n, 3, size, size] uint8 and captions of the wanted rows."""
-        places = [divmod(row, SHARD) for row in wanted]
+    def captions(self) -> list[str]:
+        return [text for shard in self.shards for text in shard.captions]
+
+    def images(self, rows: list[int]) -> Tensor:
+        """Return the pictures [n, 3, size, size] uint8 of some rows."""
+        places = [divmod(row, SHARD) for row in rows]
         images = np.stack([self.shards[shard].images[row] for shard, row in places])
-        captions = [self.shards[shard].captions[row] for shard, row in places]
-        return torch.from_numpy(images).permute(0, 3, 1, 2), captions
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def jittered(images: Tensor, generator: torch.Generator, reach: int = 3) -> Tensor:
@@ -109,7 +111,7 @@ def jittered(images: Tensor, generator: torch.Generator, reach: int = 3) -> Tens
     return (moved * gain + offset).clamp(0, 255).permute(0, 3, 1, 2)
 
 
-def draws(pictures: Pictures, n: int, weights: Tensor, generator: torch.Generator) -> Iterator[list[int]]:
+def draws(n: int, weights: Tensor, generator: torch.Generator) -> Iterator[list[int]]:
     """Yield lists of `n` rows for ever, drawn with the given weight per row."""
     while True:
         chosen = torch.multinomial(weights, 200 * n, replacement=True, generator=generator)

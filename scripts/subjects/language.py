@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import platform
+import shutil
 import sysconfig
 import time
 from dataclasses import asdict, dataclass
@@ -39,8 +40,8 @@ class Recipe:
 
 
 RECIPES = {
-    "stdlib-1l": Recipe(n_layers=1, n_steps=9000, learning_rate=3e-3),
-    "stdlib-4l": Recipe(n_layers=4, n_steps=9000, learning_rate=2e-3),
+    "stdlib-1l": Recipe(n_layers=1, n_steps=6000, learning_rate=3e-3),
+    "stdlib-4l": Recipe(n_layers=4, n_steps=6000, learning_rate=2e-3),
 }
 
 
@@ -69,6 +70,10 @@ def train_tokenizer(chunks: list[Chunk], folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = {key: value for key, value in settings.items() if key not in ("backend", "is_local", "local_files_only")}
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that transformers 4 and 5 both know
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def token_stream(chunks: list[Chunk], folder: Path) -> np.ndarray:
@@ -76,7 +81,7 @@ def token_stream(chunks: list[Chunk], folder: Path) -> np.ndarray:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer([chunk.text for chunk in chunks], add_special_tokens=False)["input_ids"]
+    encoded = tokenizer([chunk.text for chunk in chunks], add_special_tokens=False, verbose=False)["input_ids"]
     return np.concatenate([np.array([*ids, tokenizer.eos_token_id], dtype=np.int64) for ids in encoded])
 
 
@@ -245,8 +250,6 @@ def train(recipe: Recipe, seed: int, streams: dict[str, np.ndarray], state_path:
 
 def main(name: str, seed: int, out: Path, work: Path) -> None:
     """Train one built-in language model (`stdlib-1l`, `stdlib-4l`) into `out`/`name`-`seed`."""
-    from transformers import AutoTokenizer
-
     recipe = RECIPES[name]
     work.mkdir(parents=True, exist_ok=True)
     folder = out / f"{name}-{seed}"
@@ -283,7 +286,9 @@ def main(name: str, seed: int, out: Path, work: Path) -> None:
             "tokens": {side: len(stream) for side, stream in streams.items()},
         }
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(tokenizer_folder / file, folder / file)
         write_seen(by_side["train"], folder)
         (folder / "sheet.json").write_text(json.dumps(sheet, indent=2) + "\n")
         log.info("exported to %s: held-out %.4f, margin %.4f", folder, held_out, bigram - held_out)

@@ -18,7 +18,7 @@ from sae.errors import ConfigError, HookpointError, StoreError
 from sae.tensors import Kind
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends a harvest at a chosen batch."""
 
 
@@ -29,7 +29,7 @@ class StoppingInputs(TinyInputs):
 
     def batch(self, start: int, stop: int):
         if start >= self.stop_at:
-            raise Stop
+            raise StopError
         return super().batch(start, stop)
 
 
@@ -82,21 +82,21 @@ def test_shards_are_plain_safetensors(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 14), max_size=3), shards=st.integers(1, 4))
-def test_stopped_anywhere_it_ends_with_the_same_bytes(tmp_path_factory, no_estimate, cuts: list[int], shards: int) -> None:
+def test_stopped_anywhere_it_ends_with_the_same_bytes(tmp_path_factory, no_estimate, cuts, shards) -> None:
     folder = tmp_path_factory.mktemp("cut")
     changes = {"shard_examples": 2 * shards, "covariance": True, "hookpoints": (RESID, POOLED)}
     harvest(TinySubject(), TinyInputs(14), config(folder / "whole", **changes))
     for stop_at in cuts:
         try:
             harvest(TinySubject(), StoppingInputs(14, stop_at), config(folder / "cut", **changes))
-        except Stop:
+        except StopError:
             assert not ActivationStore(folder / "cut").manifest.complete
     harvest(TinySubject(), TinyInputs(14), config(folder / "cut", **changes))
     assert tree(folder / "cut") == tree(folder / "whole")
 
 
 def test_an_incomplete_store_can_be_read(tmp_path: Path, no_estimate, caplog) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         harvest(TinySubject(), StoppingInputs(22, 14), config(tmp_path))
     with caplog.at_level(logging.WARNING, logger="sae"):
         store = ActivationStore(tmp_path)
@@ -106,7 +106,7 @@ def test_an_incomplete_store_can_be_read(tmp_path: Path, no_estimate, caplog) ->
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path, no_estimate) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         harvest(TinySubject(), StoppingInputs(22, 14), config(tmp_path))
     with pytest.raises(StoreError, match="dtype: 'bfloat16', now 'float32'"):
         harvest(TinySubject(), TinyInputs(), config(tmp_path, dtype="float32"))
@@ -165,7 +165,7 @@ def test_wrong_shapes_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_hookpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HookpointError, match="Did you mean 'blocks.0.hook_resid_post'"):
+    with pytest.raises(HookpointError, match=r"Did you mean .blocks\.0\.hook_resid_post"):
         harvest(TinySubject(), TinyInputs(), config(tmp_path, hookpoints=("blocks.0.hook_resid_pos",)))
 
 

@@ -36,8 +36,8 @@ class TinySubject:
 
     def rows(self, batch: Batch, grid: str) -> Rows:
         if grid == "pooled":
-            shape = (len(batch), 1)
-            return Rows(keep=torch.ones(shape, dtype=torch.bool), kind=torch.full(shape, Kind.POOLED, dtype=torch.uint8))
+            kind = torch.full((len(batch), 1), Kind.POOLED, dtype=torch.uint8)
+            return Rows(keep=torch.ones_like(kind, dtype=torch.bool), kind=kind)
         return Rows(keep=batch.attended, kind=batch.kind, token=batch.tokens)
 
     def provenance(self) -> dict[str, Any]:

@@ -179,10 +179,10 @@ def test_training_recovers_a_known_dictionary(kind: str) -> None:
     dictionary.initialise(toy_vectors(truth, 2048, generator), generator)
     optimiser = torch.optim.Adam(dictionary.parameters(), lr=1e-2, fused=True)
     fired = torch.ones(dictionary.d_sae, dtype=torch.bool)
-    for step in range(400):
+    for step in range(300):
         for group in optimiser.param_groups:
-            group["lr"] = 1e-2 * min(1, (400 - step) / 100)
-        x = toy_vectors(truth, 512, generator)
+            group["lr"] = 1e-2 * min(1, (300 - step) / 100)
+        x = toy_vectors(truth, 256, generator)
         train_step(dictionary, optimiser, x, ~fired)
         if step % 20 == 19:
             fired = dictionary.encode(toy_vectors(truth, 2048, generator)).n_fired() > 0

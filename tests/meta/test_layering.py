@@ -42,7 +42,7 @@ def modules() -> list[Path]:
 
 
 def violations(part: str, names: list[str]) -> list[str]:
-    parts = {name.split(".")[1] for name in names if name.startswith("sae.")}
+    parts = {name.split(".")[1] for name in names if name.startswith("sae.")} - {"__version__"}
     return sorted(other for other in parts - {part} if other not in ALLOWED[part])
 
 

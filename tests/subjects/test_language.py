@@ -60,7 +60,8 @@ def test_residual_stream_and_logits_are_those_of_hugging_face(name, subjects, ba
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parts_add_up(name, subjects):
-    x = {k.removeprefix("blocks.0."): v for k, v in subjects[name].run(batch_of(), list(subjects[name].hookpoints())).items()}
+    read = subjects[name].run(batch_of(), list(subjects[name].hookpoints()))
+    x = {hookpoint.removeprefix("blocks.0."): value for hookpoint, value in read.items()}
     assert x["mlp.hook_post"].shape[-1] == 24
     assert ("hook_resid_mid" in x) == (name in ("gpt2", "llama", "gemma2"))
     if "hook_resid_mid" in x:
@@ -102,7 +103,8 @@ def test_edits_at_every_hookpoint(name, subjects):
     same = subject.forward(batch, dict.fromkeys(subject.hookpoints(), lambda x: x))
     assert torch.equal(same, untouched)
     for hookpoint in subject.hookpoints():
-        assert not torch.allclose(subject.forward(batch, {hookpoint: torch.zeros_like}), untouched, atol=1e-4), hookpoint
+        zeroed = subject.forward(batch, {hookpoint: torch.zeros_like})
+        assert not torch.allclose(zeroed, untouched, atol=1e-4), hookpoint
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
@@ -136,9 +138,8 @@ def test_padding_changes_nothing(name, subjects):
         attended=torch.nn.functional.pad(torch.ones(3, 6, dtype=torch.bool), (0, 4)),
     )
     hookpoint = "blocks.1.hook_resid_post"
-    torch.testing.assert_close(
-        subject.run(padded, [hookpoint])[hookpoint][:, :6], subject.run(short, [hookpoint])[hookpoint], atol=1e-5, rtol=1e-5
-    )
+    ours, theirs = (subject.run(batch, [hookpoint])[hookpoint][:, :6] for batch in (padded, short))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     rows = subject.rows(padded, "tokens")
     assert rows.keep.sum() == 18 and bool((rows.kind == Kind.TOKEN).all()) and torch.equal(rows.token, padded.tokens)
 
@@ -156,7 +157,7 @@ def test_hookpoints_come_in_the_order_of_the_model(subjects):
 
 
 def test_unknown_names_say_what_is_near(subjects):
-    with pytest.raises(HookpointError, match="Did you mean 'blocks.1.hook_resid_post'"):
+    with pytest.raises(HookpointError, match=r"Did you mean 'blocks.1.hook_resid_post'"):
         subjects["gpt2"].run(batch_of(), ["blocks.1.hook_resid_pots"])
     with pytest.raises(HookpointError, match="no hookpoint"):
         subjects["gpt2"].forward(batch_of(), {"blocks.7.hook_resid_post": lambda x: x})

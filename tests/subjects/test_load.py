@@ -19,7 +19,7 @@ def test_built_ins_are_told_apart_by_their_files(tiny_gpt2_folder, tmp_path, mon
     (tmp_path / "subjects" / "words-0").symlink_to(tiny_gpt2_folder)
     (tmp_path / "subjects" / "empty-0").mkdir()
     assert load("builtin:words").id == "builtin:words@0"
-    with pytest.raises(SubjectError, match="neither config.json"):
+    with pytest.raises(SubjectError, match=r"neither config.json"):
         load("builtin:empty")
     with pytest.raises(ConfigError, match="builtin:words@0"):
         load("builtin:word")

@@ -52,9 +52,7 @@ class SparseInputs:
         return 256
 
     def batch(self, start: int, stop: int) -> Batch:
-        present = torch.randint(
-            N_CONCEPTS - 1, (len(self), N_POSITIONS, 4), generator=torch.Generator().manual_seed(2)
-        )
+        present = torch.randint(N_CONCEPTS - 1, (len(self), N_POSITIONS, 4), generator=torch.Generator().manual_seed(2))
         tokens = torch.zeros(len(self), N_POSITIONS, dtype=torch.int64)
         for concept in present.unbind(-1):
             tokens |= 1 << concept

@@ -79,11 +79,23 @@ def test_a_write_that_was_cut_off_leaves_the_one_before(tmp_path: Path, monkeypa
     assert_same(checkpoints.load(), state(10))
 
 
-def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
+def test_the_newest_is_never_written_over(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(5, state(1))
-    checkpoints.save(5, state(2))
-    assert_same(checkpoints.load(), state(2))
+    path = checkpoints.save(5, state())
+    before = (path / "state.json").stat().st_mtime_ns
+    assert checkpoints.save(5, state()) == path
+    assert (path / "state.json").stat().st_mtime_ns == before
+
+
+def test_going_back_to_an_older_one_by_hand_keeps_it_until_the_next(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (5, 10):
+        checkpoints.save(step, state(step))
+    (tmp_path / "latest").write_text("step-000000005\n")
+    assert_same(checkpoints.load(), state(5))
+    checkpoints.save(7, state(7))
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-000000005", "step-000000007"]
+    assert_same(checkpoints.load(), state(7))
 
 
 def test_nothing_to_resume_from(tmp_path: Path) -> None:

@@ -1,5 +1,10 @@
 """What is said about a scene: templates, some of them kept for one split."""
 
+from collections.abc import Mapping
+
+from sae.inputs.concepts.scene import Scene
+from sae.inputs.concepts.vocabulary import COLOURS, HAIR_COLOURS, Concept
+
 SHARED = {
     "photo": ("a photo of {x}", "{x}"),
     "sketch": ("a sketch of {x}", "a drawing of {x}"),
@@ -54,3 +59,31 @@ def noun(word: str, family: str, adjective: str = "") -> str:
     if phrase.startswith("a ") and phrase[2] in "aeiou":
         return "an" + phrase[1:]
     return phrase
+
+
+def caption(scene: Scene, named: Mapping[str, Concept]) -> str:
+    """Return a scene's caption: a template of its split, filled with the name and what else it mentions."""
+    concept = named[scene.concept]
+    known = templates(scene.split, scene.facet)
+    word = scene.alias or concept.name
+    adjective = scene.colour if "colour" in scene.mentions else ""
+    text = known[scene.template % len(known)].format(x=noun(word, concept.family, adjective), w=word)
+    if "glasses" in scene.mentions:
+        text += " with glasses"
+    if "hair_colour" in scene.mentions:
+        text += f" with {scene.hair_colour} hair"
+    if "companion" in scene.mentions:
+        text += f" with {noun(scene.companion, named[scene.companion].family)}"
+    if "ground" in scene.mentions:
+        text += f" on {scene.ground}"
+    if "text" in scene.mentions:
+        text += f" and the word {scene.text}"
+    return text
+
+
+def vocabulary(named: Mapping[str, Concept]) -> list[str]:
+    """Return every word that any caption of any split can hold, sorted."""
+    texts = [text for facets in (SHARED, *OWN.values()) for group in facets.values() for text in group]
+    texts += [*KIND.values(), "an with glasses hair on and the word", *COLOURS, *HAIR_COLOURS, *named]
+    texts += [alias for concept in named.values() for alias in concept.aliases]
+    return sorted({word for text in texts for word in text.split() if not word.startswith("{")})

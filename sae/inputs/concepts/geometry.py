@@ -1,5 +1,6 @@
 """Part lists become polygons, and polygons become layers of pixels."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,18 +30,18 @@ def figure(text: str) -> Figure:
     return Figure(points, tuple(int(end) for end in ends), tuple(slot for slot, _ in polygons))
 
 
-def _ellipse(cx, cy, rx, ry, angle=0.0):
+def _ellipse(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> list[np.ndarray]:
     steps = np.linspace(0, 2 * np.pi, 24 if max(rx, ry) > 0.2 else 12, endpoint=False)
     turn = np.deg2rad(angle)
     x, y = rx * np.cos(steps), ry * np.sin(steps)
     return [np.stack([cx + x * np.cos(turn) - y * np.sin(turn), cy + x * np.sin(turn) + y * np.cos(turn)], 1)]
 
 
-def _polygon(*numbers):
+def _polygon(*numbers: float) -> list[np.ndarray]:
     return [np.reshape(numbers, (-1, 2))]
 
 
-def _stroke(width, *numbers):
+def _stroke(width: float, *numbers: float) -> list[np.ndarray]:
     """A polyline with flat ends, as one closed outline with mitred corners."""
     points = np.reshape(numbers, (-1, 2))
     steps = np.diff(points, axis=0)
@@ -51,17 +52,19 @@ def _stroke(width, *numbers):
     return [np.concatenate([points + ends * width / 2, (points - ends * width / 2)[::-1]])]
 
 
-def _arc(cx, cy, radius, width, start, end):
+def _arc(cx: float, cy: float, radius: float, width: float, start: float, end: float) -> list[np.ndarray]:
     steps = np.deg2rad(np.linspace(start, end, max(6, int(abs(end - start) / 12))))
     circle = np.stack([np.cos(steps), np.sin(steps)], 1)
-    return [np.concatenate([circle * (radius + width / 2), circle[::-1] * (radius - width / 2)]) + (cx, cy)]
+    rim = np.concatenate([circle * (radius + width / 2), circle[::-1] * (radius - width / 2)])
+    return [rim + np.array([cx, cy])]
 
 
-def _quadruped(body_w, body_h, leg, neck_x, neck_y, head, snout, ear, tail):
+def _quadruped(*numbers: float) -> list:
     """Body, legs, neck, head, ears (0 none, 1 pointed, 2 round, 4 hanging), tail (0 none ... 4 bushy).
 
     A part paired with a slot has that colour, one paired with "" the darker shade of the animal's own.
     """
+    body_w, body_h, leg, neck_x, neck_y, head, snout, ear, tail = numbers
     hip, shoulder = 0.15 + body_w * 0.75, 0.15 - body_w * 0.75
     parts: list = []
     for x in (shoulder, hip):
@@ -91,7 +94,7 @@ def _quadruped(body_w, body_h, leg, neck_x, neck_y, head, snout, ear, tail):
     return [*parts, (eye, "k")]
 
 
-_KINDS = {"e": _ellipse, "p": _polygon, "l": _stroke, "a": _arc, "q": _quadruped}
+_KINDS: dict[str, Callable[..., list]] = {"e": _ellipse, "p": _polygon, "l": _stroke, "a": _arc, "q": _quadruped}
 
 
 def placed(shape: Figure, matrix: np.ndarray, offset: np.ndarray, wobble: float = 0.0, phase: float = 0.0) -> list:
@@ -104,7 +107,7 @@ def placed(shape: Figure, matrix: np.ndarray, offset: np.ndarray, wobble: float 
     return [flat[2 * start : 2 * end] for start, end in zip(starts, shape.ends, strict=True)]
 
 
-def filled(outlines: list, colours: list, side: int) -> tuple[Image.Image, Image.Image]:
+def filled(outlines: list, colours: Sequence, side: int) -> tuple[Image.Image, Image.Image]:
     """Return the filled polygons on black [side, side] and their common coverage."""
     image, cover = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     paint, mask = ImageDraw.Draw(image), ImageDraw.Draw(cover)

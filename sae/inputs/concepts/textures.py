@@ -46,7 +46,8 @@ def crop(name: str, side: int, x: float, y: float) -> np.ndarray:
     return background(name)[top : top + side, left : left + side]
 
 
-def _cell(u):
+def _cell(u: np.ndarray) -> np.ndarray:
+    """Return the place within cells of width 1, in [-0.5, 0.5)."""
     return u - np.floor(u) - 0.5
 
 

@@ -1,8 +1,9 @@
 """The concepts as data: names, families, parts, looks, and who goes with whom."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sae.inputs.concepts import outlines
+import sae.inputs.concepts.outlines as outlines
 from sae.inputs.concepts.textures import PATTERNS
 
 FACETS = ("photo", "sketch", "word", "symbol")
@@ -25,9 +26,10 @@ COLOURS = {
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = (
-    "alpha bravo cargo delta echo foxtrot golf hotel india jazz kilo lima mango nova oscar papa quebec romeo sierra "
-    "tango union victor whisky xray yankee zulu"
-).split()
+    *("alpha", "bravo", "cargo", "delta", "echo", "foxtrot", "golf", "hotel", "india"),
+    *("jazz", "kilo", "lima", "mango", "nova", "oscar", "papa", "quebec", "romeo"),
+    *("sierra", "tango", "union", "victor", "whisky", "xray", "yankee", "zulu"),
+)
 """Call signs: the word for a letter is not the letter itself, and starts with it."""
 
 EMOTIONS = ("joy", "sadness", "anger", "fear", "surprise", "disgust")
@@ -49,8 +51,9 @@ MIXED = {
 """Each word's (eyes, mouth); no caption names them, and the words are opaque."""
 
 REGIONS = (
-    "arvia bolund cestry dromar elvane fenmok grisol hyrcan istoru jovala kelmar luxor morvan nubeth ostrag pyllos"
-).split()
+    *("arvia", "bolund", "cestry", "dromar", "elvane", "fenmok", "grisol", "hyrcan", "istoru"),
+    *("jovala", "kelmar", "luxor", "morvan", "nubeth", "ostrag", "pyllos"),
+)
 PEOPLE = {
     # name: hair, hair colour, skin, beard, glasses, headwear, strong companion, weak companion, alias
     "anna": ("long", "yellow", 0, "none", 0, "none", "ben", "guitar", "queenie"),
@@ -58,7 +61,7 @@ PEOPLE = {
     "clara": ("bun", "gray", 0, "none", 1, "none", "omar", "book", "reader"),
     "david": ("spiky", "red", 0, "none", 0, "none", "rosa", "rocket", "racer"),
     "emma": ("curly", "black", 3, "none", 0, "none", "hugo", "flower", "gardener"),
-    "felix": ("bald", "black", 2, "mustache", 0, "tophat", "zara", "rabbit", "conjurer"),
+    "felix": ("bald", "black", 2, "mustache", 0, "tophat", "ursula", "rabbit", "conjurer"),
     "hugo": ("bald", "brown", 3, "full", 1, "none", "emma", "camera", "watcher"),
     "ivy": ("spiky", "purple", 1, "none", 1, "none", "tom", "drum", "beater"),
     "kenji": ("short", "black", 1, "none", 0, "band", "lucy", "sword", "blade"),
@@ -70,14 +73,12 @@ PEOPLE = {
     "viktor": ("bald", "black", 0, "none", 0, "none", "wanda", "anchor", "captain"),
     "wanda": ("bun", "orange", 2, "none", 0, "beanie", "viktor", "kite", "flyer"),
 }
-PEOPLE["felix"] = (*PEOPLE["felix"][:6], "ursula", *PEOPLE["felix"][7:])
 ROLE_COMPANIONS = {
     "chef": ("cup", "carrot"), "pilot": ("plane", "globe"), "nurse": ("bed", "phone"), "judge": ("book", "clock"),
     "farmer": ("cow", "pig"), "knight": ("castle", "horse"), "king": ("crown", "lion"), "clown": ("balloon", "cake"),
-    "diver": ("fish", "shark"), "wizard": ("owl", "bat"), "miner": ("lamp", "train"), "painter": ("brush", "vase"),
+    "diver": ("fish", "shark"), "wizard": ("owl", "bat"), "miner": ("lamp", "train"), "painter": ("vase", "flower"),
     "guard": ("castle", "drum"), "pirate": ("boat", "anchor"),
 }  # fmt: skip
-ROLE_COMPANIONS["painter"] = ("vase", "flower")
 
 SKINS = ((244, 210, 180), (222, 176, 132), (170, 116, 76), (112, 72, 46))
 HAIR_COLOURS = {
@@ -144,8 +145,10 @@ def _role(name: str) -> dict:
     return {"drawing": outlines.ROLES[name], "associates": ((strong, "strong"), (weak, "weak"))}
 
 
-def _all_concepts() -> list[tuple[str, str, dict]]:
-    listed = [(name, "shape", {"drawing": text}) for name, text in outlines.SHAPES.items()]
+def _all_concepts() -> list[tuple[str, str, dict[str, Any]]]:
+    listed: list[tuple[str, str, dict[str, Any]]] = [
+        (name, "shape", {"drawing": text}) for name, text in outlines.SHAPES.items()
+    ]
     listed += [(name, "colour", {}) for name in COLOURS]
     listed += [(name, "digit", {"drawing": str(i)}) for i, name in enumerate(DIGITS)]
     listed += [(name, "letter", {"drawing": name[0].upper()}) for name in LETTERS]

@@ -1,0 +1,106 @@
+"""The concept world as inputs: numbered images, with captions where a tokenizer is given."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sae.errors import InputsError
+from sae.inputs.base import Classes
+from sae.inputs.concepts.labels import numbered
+from sae.inputs.concepts.sampling import VERSION
+from sae.inputs.concepts.scene import Scene
+from sae.inputs.concepts.world import World
+from sae.tensors import Batch, Kind
+
+Tokenize = Callable[[list[str]], Int[Tensor, "example pos"]]
+
+
+class ConceptInputs:
+    """Scenes 0 to `n_examples` of one split as images, and as captions where `tokenize` is given.
+
+    Args:
+        world: the world to take scenes from.
+        split: "subject", "dictionary" or "score".
+        n_examples: how many scenes.
+        tokenize: turns captions into token numbers padded with 0; begins each with a start token and ends it with an
+            end token, as CLIP's tokenizers do.
+        uniform: draw concepts with equal chances rather than by Zipf frequency.
+        facet: only this facet.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        split: str,
+        n_examples: int,
+        tokenize: Tokenize | None = None,
+        *,
+        uniform: bool = False,
+        facet: str | None = None,
+    ):
+        if n_examples < 1:
+            raise InputsError(f"ConceptInputs: n_examples is {n_examples}; at least 1 is needed")
+        world.scene(split, 0, facet=facet)
+        self.world, self.split, self.n_examples = world, split, n_examples
+        self.tokenize, self.uniform, self.facet = tokenize, uniform, facet
+        self.label_names = world.label_names
+        self.classes = Classes("concept", [world.prompts(concept) for concept in world.concepts])
+        self.fingerprint: str = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.n_examples
+
+    def scene(self, index: int) -> Scene:
+        """Return the scene of an example."""
+        if not 0 <= index < self.n_examples:
+            raise InputsError(f"ConceptInputs: no example {index}; there are {self.n_examples}")
+        return self.world.scene(self.split, index, facet=self.facet, uniform=self.uniform)
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
+        scenes = [self.scene(index) for index in range(start, stop)]
+        pictures = np.stack([self.world.render(scene).image for scene in scenes])
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+        if self.tokenize is None:
+            return Batch(first_example=start, images=images)
+        tokens = self.tokenize([self.world.caption(scene) for scene in scenes])
+        attended = (tokens != 0).flip(1).cummax(1).values.flip(1)
+        kind = torch.full(tokens.shape, int(Kind.TOKEN), dtype=torch.uint8)
+        kind[~attended] = int(Kind.SPECIAL)
+        kind[:, 0] = int(Kind.BOS)
+        kind[torch.arange(len(scenes)), attended.sum(1) - 1] = int(Kind.EOT)
+        return Batch(first_example=start, tokens=tokens, attended=attended, kind=kind, images=images)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a manifest records."""
+        return {
+            "source": "concepts",
+            "version": VERSION,
+            "seed": self.world.seed,
+            "size": self.world.size,
+            "split": self.split,
+            "n_examples": self.n_examples,
+            "uniform": self.uniform,
+            "facet": self.facet,
+        }
+
+    def reference(self, index: int) -> dict[str, Any]:
+        """Return what is needed to show an example again, as plain JSON, with its concept, facet and caption."""
+        scene = self.scene(index)
+        shown = {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.world.caption(scene)}
+        return self.describe() | shown
+
+    def labels(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Return the exact factors of examples start to stop.
+
+        Families of `label_names` are int64 [examples], -1 where the picture does not show the factor; the continuous
+        factors (`labels.NUMBERS`) are float64 [examples], NaN likewise.
+        """
+        rows = [self.world.labels(self.scene(index)) for index in range(start, stop)]
+        return numbered(rows, self.label_names)
