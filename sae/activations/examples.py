@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from sae.activations.files import Bytes, map_tensors, tensor_pieces
+from sae.activations.files import map_tensors, tensor_pieces
 from sae.activations.manifest import Manifest
+from sae.durable import Bytes
 from sae.errors import StoreError
 from sae.tensors import Batch
 

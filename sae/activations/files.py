@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: durable writing, hashing while writing, locking, memory-mapped reading.
+"""The files of a store: tensors written piece by piece and read by memory mapping, hashes, locks.
 
 Tensors lie in the safetensors format (https://github.com/huggingface/safetensors, "Format"): eight bytes with the
 header's length, a JSON header, then the tensors one after another. It is written here piece by piece, because a shard
@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae.durable import Bytes
 from sae.errors import StoreError
 
-Bytes = bytes | memoryview
-TEMPORARY = ".tmp"
 LOCK = ".lock"
 
 _CODES = {
@@ -34,52 +33,6 @@ _CODES = {
 }
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 _HASH_CHUNK_BYTES = 1 << 22
-
-
-def write_durably(path: Path, pieces: Iterable[Bytes]) -> str:
-    """Write a file so that, whatever happens, either all of it or nothing is there under its name.
-
-    Written beside its place, flushed to the disk, renamed, and the rename flushed.
-
-    Returns:
-        The sha256 of what was written, computed on the way.
-
-    Raises:
-        StoreError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + TEMPORARY)
-    digest = hashlib.sha256()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                digest.update(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        discard(temporary)
-        raise StoreError(f"{path}: could not be written: {error.strerror or error}.") from error
-    return digest.hexdigest()
-
-
-def discard(path: Path) -> None:
-    """Remove a file that a failed write left behind; the first error is the one worth reporting."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def tensor_pieces(columns: Mapping[str, Sequence[Tensor]]) -> Iterator[Bytes]:

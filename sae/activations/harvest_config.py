@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sae.activations.manifest import Dtype
 from sae.errors import ConfigError
+from sae.inputs.configs import InputsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +13,9 @@ class HarvestConfig:
     """What to read, from which inputs, and how to lay it out."""
 
     subject: str
-    """The frozen model, such as builtin:stdlib-1l, language:gpt2 or clip:ViT-B-32/openai."""
-    inputs: Any = None
-    """Text or images to run it over."""
+    """The frozen model, such as builtin:stdlib-1l, language:gpt2 or clip:ViT-B-32-quickgelu/openai."""
+    inputs: InputsConfig | None = None
+    """Text or images to run it over; null where code hands them to `harvest`."""
     hookpoints: tuple[str, ...]
     """Where to read; several in one pass, in both towers of a CLIP model if wanted."""
     out: Path

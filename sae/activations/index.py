@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Kept = Int[Tensor, " batch"] | None
+Kept = Int[Tensor, " _"] | None
 """Rows of a shard in rising order, int32; None for all of them."""
 
 

@@ -18,7 +18,7 @@ import numpy
 import torch
 
 from sae import __version__, config
-from sae.activations.files import write_durably
+from sae.durable import write_durably
 from sae.errors import ConfigError, StoreError
 
 FORMAT_VERSION = 1
@@ -140,7 +140,7 @@ class Manifest:
 
     def write(self, store: Path) -> None:
         """Put the manifest in place, durably."""
-        write_durably(store / FILE_NAME, [self.text().encode()])
+        write_durably(store / FILE_NAME, [self.text().encode()], StoreError)
 
     @classmethod
     def read(cls, store: Path) -> Self:

@@ -134,7 +134,7 @@ class ShuffledReader(Generic[Batch]):
                 self._coming = (coming, self._executor.submit(self._load, *coming))
         return window
 
-    def _blocks(self, epoch: int) -> list[Int[np.ndarray, " block"]]:
+    def _blocks(self, epoch: int) -> list[Int[np.ndarray, " _"]]:
         """Return the blocks of every window of an epoch; windows differ by at most one block."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.n_blocks)
         return np.array_split(order, self.n_windows)

@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from sae.activations import examples
-from sae.activations.files import TEMPORARY, Bytes, locked, map_tensors, tensor_pieces, write_durably
+from sae.activations.files import locked, map_tensors, tensor_pieces
 from sae.activations.manifest import FILE_NAME, FileEntry, GridEntry, Manifest, ShardEntry
 from sae.activations.statistics import ByKind, Statistics, by_kind, merge_kinds
 from sae.errors import StoreError
 from sae.tensors import Kind
 
 logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.yaml"
+"""Where the command line keeps the settings of a harvest, beside what they led to."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _continue(store: Path, manifest: Manifest) -> Manifest:
     """Return where the store stands: the new manifest, or the one found, if it was begun alike."""
     if not (store / FILE_NAME).exists():
         strangers = [path.name for path in store.iterdir() if not path.name.startswith(".") and path.is_file()]
-        strangers = [name for name in strangers if not name.endswith(TEMPORARY)]
+        strangers = [name for name in strangers if not name.endswith(TEMPORARY) and name != CONFIG_NAME]
         if strangers:
             raise StoreError(f"{store}: not an activation store, and not empty: it holds {sorted(strangers)[0]}.")
         manifest.write(store)

@@ -6,7 +6,6 @@ and the sha256 over config and tensors. It is renamed into place last, so a fold
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from sae import builtin
 from sae import config as configs
 from sae.dictionaries import registry
 from sae.dictionaries.base import Dictionary
+from sae.durable import write_durably
 from sae.errors import ConfigError, DictionaryError, nearest
 
 FORMAT = 1
@@ -48,12 +48,8 @@ def save_dictionary(dictionary: Dictionary, folder: Path | str, provenance: Mapp
     except (TypeError, ValueError) as error:
         raise DictionaryError(f"{folder}: the provenance does not fit into JSON: {error}.") from error
     tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.tensors().items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / TENSORS_FILE, save(tensors))
-        _write(folder / CONFIG_FILE, text.encode())
-    except OSError as error:
-        raise DictionaryError(f"{folder}: cannot write the dictionary: {error}.") from error
+    write_durably(folder / TENSORS_FILE, [save(tensors)], DictionaryError)
+    write_durably(folder / CONFIG_FILE, [text.encode()], DictionaryError)
     dictionary.provenance = provenance
 
 
@@ -124,21 +120,3 @@ def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> Non
     dictionary.to(tensors["W_dec"].dtype)
     for name, tensor in dictionary.tensors().items():
         tensor.copy_(tensors[name])
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write to a temporary file, flush it to the disk, and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    entry = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(entry)
-    finally:
-        os.close(entry)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.activations.store import ActivationStore, Vectors
+from sae.activations.store import TRAINING_KINDS, ActivationStore, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation import reconstruction, splicing
@@ -76,13 +76,14 @@ def evaluate(
 
     From the store alone: reconstruction and firing. With the store's inputs, where they carry exact labels: how well
     single latents and neurons separate each label. With the subject too: what splicing the reconstruction in does.
+    BOS and special rows are left out throughout, as they are in training.
 
     Raises:
         EvaluationError: dictionary, store, subject and inputs do not belong together, or the store is too small.
     """
     hookpoint = _check_belonging(dictionary, store, subject, inputs)
     dictionary = dictionary.to(config.device).eval()
-    vectors = store.vectors(hookpoint)
+    vectors = store.vectors(hookpoint, TRAINING_KINDS)
     scores, details = _score_vectors(dictionary, vectors, inputs, config)
     if subject is not None and inputs is not None:
         mean = torch.as_tensor(vectors.statistics.mean, dtype=torch.float32)

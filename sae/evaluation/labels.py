@@ -35,13 +35,16 @@ class LabelTable:
     ) -> "LabelTable":
         """Turn integer or string labels into columns, leaving out values too rare in either half.
 
+        Families of floating-point values are continuous factors, not classes, and are left out.
+
         Args:
             labels: per family, one value per row; -1 or "" means that the family says nothing about the row.
             names: per family with integer values, what each value is called.
             halves: which half each row belongs to.
         """
         found_names, columns = [], []
-        for family, values in labels.items():
+        classes = {family: values for family, values in labels.items() if values.dtype.kind != "f"}
+        for family, values in classes.items():
             for value in np.unique(values):
                 if value in (-1, ""):
                     continue

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sae.durable import write_durably
 from sae.errors import EvaluationError
 from sae.evaluation.metric import Score
 
@@ -45,10 +46,7 @@ class Report:
             "scores": [score.to_json() for score in self.scores],
             "details": self.details,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(data, indent=1, allow_nan=True), encoding="utf-8")
-        temporary.replace(path)
+        write_durably(path, [json.dumps(data, indent=1).encode()], EvaluationError)
 
     @classmethod
     def load(cls, path: Path) -> "Report":

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.activations.store import ActivationStore
+from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.dictionaries.base import Dictionary
 from sae.errors import DictionaryError
+from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs
 from sae.subjects.base import Subject
 from sae.tensors import Vectors
@@ -37,8 +38,8 @@ class Example:
 
 
 def stored_chunks(store: ActivationStore, hookpoint: str, chunk_vectors: int = 8192) -> Iterator[Chunk]:
-    """Read a store from its start in chunks that end where an example ends."""
-    vectors = store.vectors(hookpoint)
+    """Read a store from its start in chunks that end where an example ends; BOS and special rows are left out."""
+    vectors = store.vectors(hookpoint, TRAINING_KINDS)
     start = 0
     while start < len(vectors):
         stop = min(start + chunk_vectors, len(vectors))
@@ -54,12 +55,11 @@ def live_chunks(
     subject: Subject, inputs: Inputs, hookpoint: str, n_examples: int, batch_examples: int = 16
 ) -> Iterator[Chunk]:
     """Run a subject over the first examples of its inputs and yield the vectors, storing nothing."""
-    grid = subject.hookpoints()[hookpoint].grid
     for start in range(0, min(n_examples, len(inputs)), batch_examples):
         batch = inputs.batch(start, min(start + batch_examples, n_examples, len(inputs)))
         with torch.no_grad():
             x = subject.run(batch, [hookpoint])[hookpoint]
-        example, position = subject.rows(batch, grid).keep.nonzero(as_tuple=True)
+        example, position = trained_rows(subject, batch, hookpoint).nonzero(as_tuple=True)
         yield Chunk(x[example, position].float().cpu(), example.cpu() + start, position.cpu())
 
 

@@ -96,6 +96,8 @@ class ConceptInputsConfig:
     """Side of the pictures in pixels; null is the world's own."""
     captions: bool = True
     """Give every picture its caption."""
+    uniform: bool = False
+    """Draw concepts with equal chances, not by their frequencies, so that rare ones are scored as well."""
 
     def __post_init__(self) -> None:
         _at_least("n_examples", self.n_examples, 1)

@@ -137,7 +137,7 @@ def column_counts(labels: Mapping[str, np.ndarray]) -> Counter[str]:
 
 def binary_columns(
     labels: Mapping[str, np.ndarray], min_count: int = 1, names: Sequence[str] | None = None
-) -> dict[str, Bool[np.ndarray, "example pos"]]:
+) -> dict[str, Bool[np.ndarray, "*shape"]]:
     """Return named yes-or-no columns, each shaped as the labels.
 
     Args:

@@ -59,7 +59,7 @@ def builtin_inputs(subject_id: str) -> StdlibInputsConfig | ConceptInputsConfig:
     if subject_id.startswith(builtin.PREFIX) and name.startswith("stdlib"):
         return StdlibInputsConfig(split="score")
     if subject_id.startswith(builtin.PREFIX) and name.startswith("concepts"):
-        return ConceptInputsConfig(split="score", seed=int(seed))
+        return ConceptInputsConfig(split="score", seed=int(seed), uniform=True)
     raise ConfigError(f"{subject_id}: only builtin:stdlib-... and builtin:concepts-... bring inputs with them.")
 
 
@@ -80,7 +80,7 @@ def _open(chosen: InputsConfig, tokenizer: Any, tokenize: Any, preprocess: Any) 
         world = World(chosen.seed) if chosen.size is None else World(chosen.seed, chosen.size)
         # The world marks padding itself; of the subject's (tokens, attended, kind) it needs the tokens.
         ids = (lambda texts: tokenize(texts)[0]) if tokenize is not None and chosen.captions else None
-        return ConceptInputs(world, chosen.split, chosen.n_examples, tokenize=ids)
+        return ConceptInputs(world, chosen.split, chosen.n_examples, tokenize=ids, uniform=chosen.uniform)
     from sae.inputs.images import ImageInputs
 
     preprocess = _needed(preprocess, chosen, "preprocess: use it with a CLIP subject")

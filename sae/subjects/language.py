@@ -92,6 +92,7 @@ class LanguageSubject:
             model, loading = loaded
             bridge_config = build_bridge_config_from_hf(config, architecture, source, model.dtype)
             adapter = ArchitectureAdapterFactory.select_architecture_adapter(bridge_config)
+            places = find_places(adapter, model)
         except (OSError, ValueError) as error:
             raise SubjectError(f"{id}: cannot load {source!r} as a language model: {error}") from error
         if loading["missing_keys"]:
@@ -99,7 +100,7 @@ class LanguageSubject:
             _log.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(names[:8]))
         model.config.use_cache = False
         model = model.to(device).eval().requires_grad_(False)
-        return cls(id, model, source, model_class is not AutoModelForMaskedLM, find_places(adapter, model))
+        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places)
 
     @property
     def device(self) -> torch.device:

@@ -51,7 +51,13 @@ class Place:
 
 
 def find_places(adapter: Any, model: Any) -> dict[str, Place]:
-    """Return where the hookpoints lie in the Hugging Face model, as TransformerLens' adapter describes it."""
+    """Return where the hookpoints lie in the Hugging Face model, as TransformerLens' adapter describes it.
+
+    Raises:
+        ValueError: the adapter describes no single stack of blocks.
+    """
+    if "blocks" not in adapter.component_mapping:
+        raise ValueError(f"TransformerLens describes no stack of blocks, only {', '.join(adapter.component_mapping)}")
     places = {}
     with suppress(AttributeError, ValueError):
         embed = adapter.get_component(model, "embed_ln" if "embed_ln" in adapter.component_mapping else "embed")

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sae.activations.files import sync_folder, write_durably
-from sae.errors import StoreError, TrainingError
+from sae.durable import sync_folder, write_durably
+from sae.errors import TrainingError
 
 FORMAT_VERSION = 1
 TENSOR = "$tensor"
@@ -50,7 +50,7 @@ class Checkpoints:
             return final
         try:
             self._write(final, state)
-        except (OSError, StoreError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{final}: the checkpoint cannot be written: {error}. The last good one is {self.latest()}."
             ) from error
@@ -91,12 +91,12 @@ class Checkpoints:
         save_file(tensors, partial / "tensors.safetensors")
         with (partial / "tensors.safetensors").open("rb") as file:
             os.fsync(file.fileno())
-        write_durably(partial / "state.json", [json.dumps(document, indent=1).encode()])
+        write_durably(partial / "state.json", [json.dumps(document, indent=1).encode()], TrainingError)
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
         sync_folder(self.folder)
-        write_durably(self._pointer, [f"{final.name}\n".encode()])
+        write_durably(self._pointer, [f"{final.name}\n".encode()], TrainingError)
         for old in set(self.folder.glob("step-*")) - {final, before}:
             shutil.rmtree(old)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Union
 
-from sae.activations.store import TRAINING_KINDS, ActivationStore, Vectors
+from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries import registry
 from sae.dictionaries.base import DictionaryConfig
 from sae.errors import ConfigError
@@ -32,7 +32,7 @@ FREE_TO_CHANGE = ("store", "out", "wandb", "checkpoint_every_steps", "log_every_
 class RowsConfig:
     """Which rows of the store are trained on."""
 
-    kinds: tuple[KindName, ...] = tuple(kind.name.lower() for kind in TRAINING_KINDS)  # type: ignore[assignment]
+    kinds: tuple[KindName, ...] = ("token", "class", "patch", "eot", "pooled")
     """Kinds of rows; by default all but BOS and special tokens."""
 
     max_norm_ratio: float | None = 10.0

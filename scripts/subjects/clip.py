@@ -12,7 +12,6 @@ Two processes share the work (gradients are averaged every step). `work` keeps p
 
 import json
 import logging
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -22,21 +21,20 @@ import open_clip
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sae.inputs.concepts import World
-from scripts.subjects.clip_folder import CONTEXT, learn_tokenizer, model_config, write_folder
+from scripts.subjects.clip_folder import learn_tokenizer, write_folder
+from scripts.subjects.clip_learner import Learner, normalised
 from scripts.subjects.clip_pictures import FACETS, Pictures, draws, jittered, render_shards
 from scripts.subjects.clip_report import ScoreSet, prompted, score_set, zero_shot
+from scripts.subjects.clip_sheet import measure
 
 log = logging.getLogger("train_subjects")
 
 SIZE = 64
 WORD = FACETS.index("word")
-SPELLED = 8
-"""Letters of a word that the speller names."""
 SHARDS = {"uniform": 14, "natural": 5}
 SAVE_SECONDS = 60
 EXPORT_SECONDS = 420
@@ -56,114 +54,41 @@ class Phase:
     natural: float = 0.0
     """Share of pictures drawn as they occur, by Zipf."""
     decay: bool = False
-    """Whether the learning rate falls to zero over the second half."""
-    warmup: int = 10_000
+    """Whether the learning rate falls to zero over the phase."""
+    warmup: int = 5_000
 
 
 CURRICULUM = (
-    Phase(kind="classify", images=180_000, batch=24, learning_rate=2e-3, facets=(0.28, 0.16, 0.46, 0.10)),
-    Phase(kind="name", images=60_000, batch=64, learning_rate=1e-3, facets=(0.25, 0.25, 0.25, 0.25), warmup=5_000),
+    Phase(kind="classify", images=140_000, batch=24, learning_rate=2e-3, facets=(0.28, 0.16, 0.46, 0.10)),
+    Phase(kind="classify", images=100_000, batch=24, learning_rate=2e-3, facets=(0.45, 0.2, 0.15, 0.2)),
+    Phase(kind="name", images=16_000, batch=32, learning_rate=1e-3, facets=(0.25, 0.25, 0.25, 0.25)),
     Phase(
-        kind="contrast",
-        images=100_000,
-        batch=48,
-        learning_rate=1e-3,
-        facets=(0.28, 0.2, 0.42, 0.1),
-        natural=0.4,
+        kind="contrast", images=350_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
         decay=True,
     ),
-)
-
-
-class Learner(nn.Module):
-    """The CLIP model and what teaches its image tower to name and to spell; only the CLIP model is kept.
-
-    `table` [n_concepts, embed] holds one vector per concept in the joint space. `namer` and `speller` read the last
-    block's output directly, which teaches the trunk faster than through the pooling; `speller` says the letter at each
-    place of a written word, because letters are seen far more often than words.
-    """
-
-    def __init__(self, name: str, vocab_size: int, names: list[str]):
-        super().__init__()
-        self.clip = open_clip.CLIP(**model_config(name, SIZE, vocab_size))
-        for key, weight in self.clip.visual.named_parameters():
-            if key.endswith("bn3.weight"):
-                # open_clip starts residual branches at zero, for deep nets; here that only delays the 3x3 convolutions.
-                nn.init.ones_(weight)
-        self.table = nn.Parameter(torch.randn(len(names), self.clip.text_projection.shape[1]))
-        letters = [[ord(letter) - 96 for letter in word.ljust(SPELLED, "`")[:SPELLED]] for word in names]
-        self.register_buffer("letters", torch.tensor(letters))
-        trunk, width = last_block(self.clip)
-        trunk.register_forward_hook(self._keep)
-        self.namer = nn.Linear(width, len(names))
-        self.speller = nn.Linear(width, SPELLED * 27)
-
-    def _keep(self, _block: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        self.trunk_output = output.flatten(1)
-
-    @torch.no_grad()
-    def centre(self, images: Tensor) -> None:
-        """Shift the image embedding so that it starts with mean zero: else all pictures start out nearly parallel."""
-        if isinstance(self.clip.visual, ModifiedResNet):
-            self.clip.visual.attnpool.c_proj.bias -= self.clip.visual(images).mean(0)
-
-    def named(self, features: Tensor) -> Tensor:
-        """Return logits [n, n_concepts] of unit features [n, embed]."""
-        return self.scale() * features @ F.normalize(self.table, dim=-1).T
-
-    def scale(self) -> Tensor:
-        return self.clip.logit_scale.clamp(max=math.log(60)).exp()
-
-    def loss(self, kind: str, images: Tensor, tokens: Tensor | None, concepts: Tensor, written: Tensor) -> Tensor:
-        if kind == "name":
-            return F.cross_entropy(self.named(self.clip.encode_text(tokens, normalize=True)), concepts)
-        pictured = self.clip.encode_image(images, normalize=True)
-        naming = F.cross_entropy(self.named(pictured), concepts) + F.cross_entropy(
-            self.namer(self.trunk_output), concepts
-        )
-        if written.any():
-            spelt = self.speller(self.trunk_output[written]).unflatten(1, (SPELLED, 27))
-            naming = naming + F.cross_entropy(spelt.transpose(1, 2), self.letters[concepts[written]])
-        if kind == "classify":
-            return naming
-        told = self.clip.encode_text(tokens, normalize=True)
-        logits = self.scale() * pictured @ told.T
-        match = (concepts[:, None] == concepts).float()
-        match = match / match.sum(1, keepdim=True)
-        contrast = (F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)) / 2
-        return contrast + 0.2 * naming
-
-
-def last_block(model: open_clip.CLIP) -> tuple[nn.Module, int]:
-    """Return the image tower's last block and the number of values it puts out per picture."""
-    if isinstance(model.visual, ModifiedResNet):
-        block = model.visual.layer4[-1]
-        return block, block.conv3.out_channels * (SIZE // 32) ** 2
-    block = model.visual.transformer.resblocks[-1]
-    return block, model.visual.positional_embedding.numel()
-
-
-def normalised(images: Tensor) -> Tensor:
-    """Return pictures in [0, 255] as the model takes them, in the layout convolutions on CPUs are fastest with."""
-    return (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+)  # fmt: skip
+"""Words are most of what is seen at first, until reading is learnt."""
+NAMING = next(number for number, phase in enumerate(CURRICULUM) if phase.kind == "name")
 
 
 def learning_rate(phase: Phase, done: int) -> float:
     share = done / phase.images
-    fall = min(1.0, 2 * (1 - share)) if phase.decay else 1.0
+    fall = 1 - share if phase.decay else 1.0
     return phase.learning_rate * min(1.0, (done + 500) / phase.warmup) * max(fall, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What every process needs to know: whom to train, on which shards by kind, and where things lie."""
+    """What every process needs: whom to train, on which pictures and tokenised captions, and where things lie."""
 
     name: str
     seed: int
     out: Path
     work: Path
     bpe: Path
-    shards: dict[str, list[Path]]
+    tokenizer: open_clip.SimpleTokenizer
+    pictures: dict[str, Pictures]
+    captions: dict[str, Tensor]
     n_processes: int
 
 
@@ -174,11 +99,9 @@ class Trainer:
         self.job, self.rank, self.n_ranks = job, rank, job.n_processes
         self.state_path = job.work / f"{job.name}-{job.seed}.pt"
         self.world = World(seed=job.seed, size=SIZE)
-        self.pictures = {kind: Pictures(stems) for kind, stems in job.shards.items()}
-        self.tokenizer = open_clip.SimpleTokenizer(bpe_path=str(job.bpe), context_length=CONTEXT)
-        self.captions = {kind: self.tokenizer(pictures.captions()) for kind, pictures in self.pictures.items()}
+        self.pictures, self.tokenizer, self.captions = job.pictures, job.tokenizer, job.captions
         torch.manual_seed(job.seed)
-        self.learner = Learner(job.name, self.tokenizer.vocab_size, [c.name for c in self.world.concepts])
+        self.learner = Learner(job.name, SIZE, self.tokenizer.vocab_size, [c.name for c in self.world.concepts])
         self.learner.to(memory_format=torch.channels_last)
         decayed = [p for p in self.learner.parameters() if p.ndim > 1]
         plain = [p for p in self.learner.parameters() if p.ndim <= 1]
@@ -294,7 +217,7 @@ class Trainer:
             for p, done, seconds in zip(CURRICULUM, self.done, self.seconds, strict=True)
         ]
         report = {"phases": phases, "n_processes": self.n_ranks}
-        if self.done[1]:
+        if self.done[NAMING]:
             vectors = prompted(learner.clip, self.tokenizer, self.world)
             report["zero_shot"] = zero_shot(learner.clip, score, vectors)
             log.info("by prompts: %s", json.dumps(report["zero_shot"]))
@@ -303,20 +226,32 @@ class Trainer:
 
 
 def _process(rank: int, job: Job) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(1)
     meeting = job.work / f"meeting-{os.getppid()}"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=job.n_processes)
     Trainer(job, rank).run()
     dist.destroy_process_group()
 
 
+def _tokenised(tokenizer: open_clip.SimpleTokenizer, captions: list[str]) -> Tensor:
+    """Return tokens [n, context] of captions of which many are alike."""
+    distinct = list(dict.fromkeys(captions))
+    place = {text: i for i, text in enumerate(distinct)}
+    return tokenizer(distinct)[[place[text] for text in captions]]
+
+
 def main(name: str, seed: int, out: Path, work: Path) -> None:
     """Train `name` ("concepts-clip-rn" or "concepts-clip") with a seed, from where an earlier call stopped."""
+    torch.set_num_threads(1)  # one thread in each of two processes; also what makes forking safe
     n_processes = min(2, os.cpu_count() or 1)
-    shards = {kind: render_shards(work, seed, SIZE, kind, n, n_processes) for kind, n in SHARDS.items()}
+    stems = {kind: render_shards(work, seed, SIZE, kind, n, n_processes) for kind, n in SHARDS.items()}
+    pictures = {kind: Pictures(found) for kind, found in stems.items()}
     bpe = work / f"bpe-{seed}.txt.gz"
-    firsts = [Pictures(stems[:1]) for stems in shards.values()]
-    learn_tokenizer(World(seed=seed, size=SIZE), firsts, bpe)
-    job = Job(name=name, seed=seed, out=out, work=work, bpe=bpe, shards=shards, n_processes=n_processes)
-    torch.multiprocessing.spawn(_process, (job,), nprocs=n_processes)
+    firsts = [Pictures(found[:1]) for found in stems.values()]
+    tokenizer = learn_tokenizer(World(seed=seed, size=SIZE), firsts, bpe)
+    captions = {kind: _tokenised(tokenizer, each.captions()) for kind, each in pictures.items()}
+    job = Job(
+        name=name, seed=seed, out=out, work=work, bpe=bpe, tokenizer=tokenizer, pictures=pictures, captions=captions,
+        n_processes=n_processes,
+    )  # fmt: skip
+    torch.multiprocessing.start_processes(_process, (job,), nprocs=n_processes, start_method="fork")
+    measure(out, name, seed)

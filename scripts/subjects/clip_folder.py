@@ -39,7 +39,7 @@ def model_config(name: str, size: int, vocab_size: int) -> dict:
 
 
 def _word_counts(world: World, pictures: Iterable[Pictures]) -> Counter:
-    """Count the words of the captions trained on; every concept and alias counts at least as much as a frequent word."""
+    """Count the words of the captions trained on; concepts and aliases count at least as much as a frequent word."""
     counts = Counter(word for each in pictures for text in each.captions() for word in re.findall("[a-z]+", text))
     floor = max(counts.values()) // 50
     for concept in world.concepts:

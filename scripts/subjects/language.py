@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae.inputs.stdlib import SPLITS, Chunk, library_chunks, write_seen
+from sae.inputs.stdlib_chunks import SPLITS, Chunk, library_chunks, write_seen
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 N_TOKENS = 4096

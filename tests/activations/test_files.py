@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae.activations.files import hash_file, locked, map_tensors, tensor_pieces, write_durably
+from sae.activations.files import hash_file, locked, map_tensors, tensor_pieces
+from sae.durable import write_durably
 from sae.errors import StoreError
 
 COLUMNS = {

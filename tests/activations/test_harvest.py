@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tiny_subject import MLP, POOLED, RESID, TinyInputs, TinySubject, expected, tree
 from tiny_subject import settings as config
 
-from sae.activations import files, planning
+from sae import durable
+from sae.activations import planning
 from sae.activations.harvest import harvest, plan
 from sae.activations.store import ActivationStore
 from sae.errors import ConfigError, HookpointError, StoreError
@@ -177,7 +178,7 @@ def test_a_full_disk_leaves_a_valid_store(tmp_path: Path, monkeypatch: pytest.Mo
 
     written: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(durable.os, "fsync", full)
         with pytest.raises(StoreError, match=r"No space left on device.*valid up to \d of 4 shards"):
             harvest(TinySubject(), TinyInputs(), config(tmp_path / "full"))
     assert not list((tmp_path / "full").rglob("*.tmp"))

@@ -46,7 +46,7 @@ def test_joined_rows_are_read_together(stores: list[ActivationStore]) -> None:
     for _, (x, y) in zip(range(5), ShuffledReader(joined, 20, seed=0), strict=False):
         assert all((a.numpy().tobytes(), b.numpy().tobytes()) in pairs for a, b in zip(x, y, strict=True))
     with pytest.raises(StoreError, match="align them with join"):
-        ShuffledReader((joined[0], stores[0].vectors(RESID).restricted(joined[0].index)), 20, seed=0)
+        ShuffledReader((joined[0], stores[1].vectors(RESID).restricted(joined[1].index)), 20, seed=0)
 
 
 def test_one_row_per_example_is_found_by_the_example(stores: list[ActivationStore]) -> None:

@@ -23,7 +23,9 @@ def naive(x: torch.Tensor) -> dict[str, torch.Tensor]:
 def check(found: Statistics, x: torch.Tensor) -> None:
     assert found.count == len(x)
     for name, value in naive(x).items():
-        torch.testing.assert_close(torch.as_tensor(getattr(found, name), dtype=torch.float64), value, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            torch.as_tensor(getattr(found, name), dtype=torch.float64), value, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_the_whole_equals_the_naive_formulas() -> None:

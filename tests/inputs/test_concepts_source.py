@@ -34,7 +34,7 @@ def test_batches_are_the_same_however_they_are_cut(inputs: ConceptInputs) -> Non
 
 def test_tokens_are_the_captions_with_their_kinds(inputs: ConceptInputs) -> None:
     batch = inputs.batch(3, 5)
-    caption = inputs.reference(3)["caption"]
+    caption = inputs.references(3, 4)[0]["caption"]
     assert batch.tokens is not None and batch.attended is not None and batch.kind is not None
     length = len(caption.split()) + 2
     assert batch.attended[0].tolist() == [True] * length + [False] * (24 - length)
@@ -67,7 +67,7 @@ def test_fingerprint_follows_what_decides_the_examples(inputs: ConceptInputs) ->
     assert len({inputs.fingerprint, *(other.fingerprint for other in others)}) == 7
     assert ConceptInputs(world, "score", 50).fingerprint == inputs.fingerprint
     assert others[1].batch(0, 1).images.shape[-1] == 48
-    json.dumps([inputs.describe(), inputs.reference(0)])
+    json.dumps([inputs.describe(), *inputs.references(0, 1)])
 
 
 def test_bad_requests_are_refused(inputs: ConceptInputs) -> None:

@@ -75,7 +75,7 @@ def test_roles(text: str, occurrence: int, role: str):
         ("[", ["[:list", "[:index"]),
         ("=", ["=:keyword", "=:keyword", "=:assignment", "=:default", "=:default", "=:assignment", "=:default"]),
         ("(", ["(:group", "(:call", "(:definition", "(:definition", "(:call", "(:group", "(:group", "(:call"]),
-        (":", ["::block", "::annotation", "::block", "::annotation", "::block", "::block", "::block", "::lambda"]),
+        (":", ["::block", "::annotation", "::annotation", *["::block"] * 4, "::lambda", "::slice"]),
     ],
 )
 def test_senses(text: str, senses: list[str]):

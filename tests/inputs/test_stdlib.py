@@ -1,4 +1,3 @@
-import random
 import re
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import torch
 
 from sae.errors import ConfigError, InputsError
 from sae.inputs import stdlib
-from sae.inputs.stdlib import SPLITS, StdlibText, cut, library_chunks, read_chunks, seen_share, source_files, write_seen
+from sae.inputs.stdlib import StdlibText
+from sae.inputs.stdlib_chunks import write_seen
 from sae.tensors import Kind
 
 END = 1
@@ -32,7 +32,7 @@ class WordTokenizer:
 
 
 def function(number: int) -> str:
-    body = "".join(f"    value_{i} = call({number}, {i})  # step {i}\n" for i in range(12))
+    body = "".join(f"    value_{i} = call({number}, {i})  # step {i}\n" for i in range(8))
     return f"\n\ndef work_{number}(self):\n{body}    return value_1\n"
 
 
@@ -41,88 +41,49 @@ def library(tmp_path: Path) -> Path:
     (tmp_path / "email").mkdir()
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "left_out.py").write_text("x = 1\n")
-    for name, numbers in {"json.py": range(40), "email/a.py": range(30, 70), "email/b.py": range(70, 110)}.items():
+    for name, numbers in {"json.py": range(14), "email/a.py": range(10, 24), "email/b.py": range(24, 34)}.items():
         (tmp_path / name).write_text(f'"""Module {name}."""\n' + "".join(map(function, numbers)))
     return tmp_path
 
 
-def test_cut_loses_nothing_and_starts_at_definitions():
-    source = "import os\n" * 30 + "".join(map(function, range(9)))
-    passages = cut(source)
-    assert "".join(text for _, text in passages) == source
-    assert all(source.startswith(text, start) for start, text in passages)
-    assert all(text.startswith("def work_") for _, text in passages[1:])
-    assert len(cut("\n\n  \n")) == 0
-
-
-def test_an_edit_moves_only_nearby_cuts():
-    source = "".join(map(function, range(30)))
-    edited = source.replace("def work_3(self):\n", "def work_3(self):\n    added = 1\n")
-    before, after = ({text for _, text in cut(each)} for each in (source, edited))
-    assert len(before - after) == 1
-
-
-def test_split_is_the_same_in_whatever_order_files_are_read(library: Path):
-    files = source_files(library)
-    assert [path.name for path in files] == ["a.py", "b.py", "json.py"]
-    expected = read_chunks(library, files)
-    for seed in range(5):
-        random.Random(seed).shuffle(files)
-        assert read_chunks(library, files) == expected
-
-
-def test_no_text_stands_on_two_sides(library: Path):
-    chunks = library_chunks(library)
-    texts = [chunk.text for chunk in chunks]
-    assert len(set(texts)) == len(texts)
-    assert {chunk.side for chunk in chunks} == set(SPLITS)
-    assert sum(text.startswith("def work_35(") for text in texts) == 1  # stands in two files
-
-
-def test_sides_have_about_their_shares():
-    chunks = [stdlib.Chunk(digest=random.Random(i).randbytes(32), path="", start=0, text="") for i in range(20_000)]
-    for side, share in SPLITS.items():
-        assert abs(sum(chunk.side == side for chunk in chunks) / len(chunks) - share) < 0.02
-
-
 def test_windows_are_packed_and_begin_with_bos(library: Path):
-    inputs = StdlibText("train", WordTokenizer(), context=16, root=library)
+    inputs = StdlibText("train", WordTokenizer(), context=64, root=library)
     batch = inputs.batch(0, len(inputs))
     assert batch.tokens is not None and batch.kind is not None and batch.attended is not None
     assert (batch.tokens[:, 0] == 0).all() and (batch.kind[:, 0] == Kind.BOS).all()
-    assert batch.attended.all() and batch.tokens.shape == (len(inputs), 16)
+    assert batch.attended.all() and batch.tokens.shape == (len(inputs), 64)
     encoded = WordTokenizer()([c.text for c in inputs.chunks], return_offsets_mapping=True, add_special_tokens=False)
     stream = [token for ids in encoded["input_ids"] for token in [*ids, END]]
     packed = batch.tokens[:, 1:].reshape(-1)
-    assert packed.tolist() == stream[: len(packed)] and len(stream) - len(packed) < 15
+    assert packed.tolist() == stream[: len(packed)] and len(stream) - len(packed) < 63
     assert torch.equal(batch.kind[:, 1:] == Kind.SPECIAL, batch.tokens[:, 1:] == END)
 
 
 def test_any_range_can_be_made_again(library: Path):
-    whole = StdlibText("train+score", WordTokenizer(), context=16, root=library)
+    whole = StdlibText("train+score", WordTokenizer(), context=64, root=library)
     tokens, labels = whole.batch(0, len(whole)).tokens, whole.labels(0, len(whole))
-    again = StdlibText("train+score", WordTokenizer(), context=16, root=library)
+    again = StdlibText("train+score", WordTokenizer(), context=64, root=library)
     for start, stop in [(7, 9), (0, 3), (len(whole) - 2, len(whole)), (4, 4)]:
         part = again.batch(start, stop)
         assert part.first_example == start and torch.equal(part.tokens, tokens[start:stop])
         for family, codes in again.labels(start, stop).items():
             assert np.array_equal(codes, labels[family][start:stop])
     assert again.fingerprint == whole.fingerprint
-    assert StdlibText("score", WordTokenizer(), context=16, root=library).fingerprint != whole.fingerprint
+    assert StdlibText("score", WordTokenizer(), context=64, root=library).fingerprint != whole.fingerprint
 
 
 def test_text_is_tokenized_only_as_far_as_needed(library: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stdlib, "_CHUNKS_AT_ONCE", 4)
     tokenizer = WordTokenizer()
-    few = StdlibText("train", tokenizer, n_examples=3, context=16, root=library)
+    few = StdlibText("train", tokenizer, n_examples=3, context=64, root=library)
     assert len(few) == 3 and tokenizer.texts == 4
-    every = StdlibText("train", WordTokenizer(), context=16, root=library)
+    every = StdlibText("train", WordTokenizer(), context=64, root=library)
     assert torch.equal(few.batch(0, 3).tokens, every.batch(0, 3).tokens)
-    assert len(StdlibText("train", tokenizer, n_examples=10**6, context=16, root=library)) == len(every)
+    assert len(StdlibText("train", tokenizer, n_examples=10**6, context=64, root=library)) == len(every)
 
 
 def test_sources_and_labels_point_at_the_text(library: Path):
-    inputs = StdlibText("train", WordTokenizer(), context=16, root=library)
+    inputs = StdlibText("train", WordTokenizer(), context=64, root=library)
     labels = inputs.labels(0, len(inputs))
     roles = inputs.label_names["role"]
     for index in range(0, len(inputs), 7):
@@ -135,45 +96,30 @@ def test_sources_and_labels_point_at_the_text(library: Path):
                 role = roles[labels["role"][index, place + offset]]
                 assert (role == "keyword") == (span in ("def", "return") and role != "docstring")
             place += passage.n_tokens
-        assert place == 16
+        assert place == 64
     assert (labels["role"][:, 0] == -1).all()
 
 
-def test_seen_share(library: Path, tmp_path: Path):
-    chunks = library_chunks(library)
-    train = [chunk for chunk in chunks if chunk.side == "train"]
-    write_seen(train, tmp_path)
-    assert seen_share(train, tmp_path) == 1.0
-    assert StdlibText("score", WordTokenizer(), root=library).seen_share(tmp_path) == 0.0
-    expected = sum(len(c.text) for c in train) / sum(len(c.text) for c in chunks)
-    assert seen_share(chunks, tmp_path) == pytest.approx(expected)
-    with pytest.raises(InputsError, match="seen_chunks"):
-        seen_share(chunks, tmp_path / "nowhere")
-
-
-def test_what_cannot_work_is_refused(library: Path, tmp_path: Path):
+def test_what_cannot_work_is_refused(library: Path):
     with pytest.raises(ConfigError, match="score"):
         StdlibText("scores", WordTokenizer(), root=library)
     with pytest.raises(ConfigError, match="context"):
         StdlibText("score", WordTokenizer(), context=1, root=library)
-    inputs = StdlibText("train", WordTokenizer(), n_examples=3, context=16, root=library)
+    inputs = StdlibText("train", WordTokenizer(), n_examples=3, context=64, root=library)
     with pytest.raises(InputsError, match="it has 3"):
         inputs.batch(2, 4)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(InputsError, match="no Python source"):
-        library_chunks(empty)
 
 
 def test_files_that_do_not_parse_are_counted(library: Path):
     (library / "broken.py").write_text("def f(:\n" + "x = 1  # text\n" * 9)
-    inputs = StdlibText("train+dictionary+score", WordTokenizer(), context=16, root=library)
+    inputs = StdlibText("train+dictionary+score", WordTokenizer(), context=64, root=library)
     assert inputs.unlabelled_files() == ["broken.py"]
     rows = [i for i in range(len(inputs)) if any(p.path == "broken.py" for p in inputs.sources(i))]
     assert rows and all((inputs.labels(i, i + 1)["role"] == -1).sum() > 1 for i in rows)
 
 
-def test_the_running_python_has_a_library():
-    chunks = library_chunks(Path(stdlib.sysconfig.get_path("stdlib")))
-    assert len(chunks) > 3000
-    assert max(len(chunk.text) for chunk in chunks) < 20_000
+def test_seen_share_is_that_of_the_text_read(library: Path, tmp_path: Path):
+    train = StdlibText("train", WordTokenizer(), root=library)
+    write_seen(train.chunks, tmp_path)
+    assert train.seen_share(tmp_path) == 1.0
+    assert StdlibText("score", WordTokenizer(), root=library).seen_share(tmp_path) == 0.0

@@ -281,7 +281,7 @@ def test_what_a_subject_must_bring():
 
 def test_inputs_of_built_in_subjects():
     assert builtin_inputs("builtin:stdlib-1l") == StdlibInputsConfig(split="score")
-    assert builtin_inputs("builtin:concepts-clip@1") == ConceptInputsConfig(split="score", seed=1)
+    assert builtin_inputs("builtin:concepts-clip@1") == ConceptInputsConfig(split="score", seed=1, uniform=True)
     with pytest.raises(ConfigError, match="bring inputs"):
         builtin_inputs("language:gpt2")
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from sae import config as settings
-from sae.activations.store import ActivationStore
+from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.errors import ConfigError
+from sae.tensors import Kind
 from sae.training.config import RowsConfig, TrainConfig
 
 
@@ -57,6 +58,9 @@ class TestResolve:
 
 
 class TestRows:
+    def test_the_default_is_the_stores_choice_for_training(self) -> None:
+        assert {Kind[name.upper()] for name in RowsConfig().kinds} == set(TRAINING_KINDS)
+
     def test_bos_is_left_out_by_default(self, store: ActivationStore, config: TrainConfig) -> None:
         assert len(RowsConfig().select(store, config.hookpoint)) == 256 * 15
 

@@ -90,11 +90,13 @@ class ConceptInputs:
             "facet": self.facet,
         }
 
-    def reference(self, index: int) -> dict[str, Any]:
-        """Return what is needed to show an example again, as plain JSON, with its concept, facet and caption."""
-        scene = self.scene(index)
-        shown = {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.world.caption(scene)}
-        return self.describe() | shown
+    def references(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Return, per example, its number in the split, concept, facet and caption; with `describe` it can be remade."""
+        scenes = [(index, self.scene(index)) for index in range(start, stop)]
+        return [
+            {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.world.caption(scene)}
+            for index, scene in scenes
+        ]
 
     def labels(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the exact factors of examples start to stop.
