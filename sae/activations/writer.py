@@ -21,6 +21,7 @@ from sae.activations import examples
 from sae.activations.files import locked, map_tensors, tensor_pieces
 from sae.activations.manifest import FILE_NAME, FileEntry, GridEntry, Manifest, ShardEntry
 from sae.activations.statistics import ByKind, Statistics, by_kind, merge_kinds
+from sae.durable import TEMPORARY, Bytes, write_durably
 from sae.errors import StoreError
 from sae.tensors import Kind
 
@@ -152,7 +153,7 @@ class StoreWriter:
         return dataclasses.replace(entry, shards=(*entry.shards, shard), statistics=summary_entry)
 
     def _write_file(self, file: str, pieces: Iterator[Bytes]) -> FileEntry:
-        return FileEntry(file=file, sha256=write_durably(self.store / file, pieces))
+        return FileEntry(file=file, sha256=write_durably(self.store / file, pieces, StoreError))
 
 
 def read_statistics(path: Path, hookpoints: Mapping[str, int]) -> dict[str, ByKind]:

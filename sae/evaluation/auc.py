@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -118,11 +119,9 @@ def _positive_rank_sums(
     # Ranks among all rows: the silent ones tie between the negative and the positive activations.
     ranks = _tied_ranks(latents, values, starts) + torch.where(values > 0, silent[latents], 0)
     silent_rank = below_zero + (silent + 1) / 2
-    # Relative to the silent rank a silent row contributes nothing, so the product stays sparse.
-    weights = torch.sparse_coo_tensor(
-        torch.stack([latents, rows]), ranks - silent_rank[latents], (n_latents, n_rows), check_invariants=False
-    )
-    relative = torch.sparse.mm(weights.to_sparse_csr(), targets.double())
+    # Relative to the silent rank a silent row contributes nothing, so the sums run over active rows only.
+    weights = ranks - silent_rank[latents]
+    relative = F.embedding_bag(rows, targets.double(), starts, mode="sum", per_sample_weights=weights)
     return relative + silent_rank[:, None] * targets.double().sum(0)
 
 

@@ -21,7 +21,7 @@ class Recovery:
     cosine: Float[Tensor, "truth d_sae"]
 
     @classmethod
-    def of(cls, W_dec: Float[Tensor, "d_sae d_in"], truth: Float[Tensor, "truth d_in"]) -> "Recovery":
+    def of(cls, W_dec: Float[Tensor, "d_sae d_in"], truth: Float[Tensor, "truth width"]) -> "Recovery":
         """Compare directions; lengths do not matter.
 
         Raises:

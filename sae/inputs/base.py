@@ -32,7 +32,7 @@ class Inputs(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """What a zero-shot classifier chooses between: prompts per class; `family` names the labels that hold the answer."""
+    """What a zero-shot classifier chooses between: prompts per class; the labels of `family` hold the answer."""
 
     family: str
     prompts: Sequence[Sequence[str]]

@@ -35,7 +35,7 @@ log = logging.getLogger("train_subjects")
 
 SIZE = 64
 WORD = FACETS.index("word")
-SHARDS = {"uniform": 14, "natural": 5}
+SHARDS = {"uniform": 12, "natural": 4}
 SAVE_SECONDS = 60
 EXPORT_SECONDS = 420
 
@@ -63,7 +63,7 @@ CURRICULUM = (
     Phase(kind="classify", images=100_000, batch=24, learning_rate=2e-3, facets=(0.45, 0.2, 0.15, 0.2)),
     Phase(kind="name", images=16_000, batch=32, learning_rate=1e-3, facets=(0.25, 0.25, 0.25, 0.25)),
     Phase(
-        kind="contrast", images=350_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
+        kind="contrast", images=220_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
         decay=True,
     ),
 )  # fmt: skip

@@ -81,6 +81,7 @@ def write_folder(
         if value.is_floating_point()
     }
     save_file(weights, out / "part", metadata={"format": "pt"})
+    (out / "part").chmod(0o644)
     (out / "part").replace(out / "open_clip_model.safetensors")
     shutil.copyfile(bpe, out / BPE_FILE)
     _write(out / "vocabulary.json", sorted(_word_counts(world, pictures)))

@@ -151,5 +151,5 @@ def test_provenance_must_be_plain_data(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DictionaryError, match="cannot write"):
+    with pytest.raises(DictionaryError, match="could not be written"):
         io.save_dictionary(dictionary(), tmp_path / "file")

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ class LabelledTokens:
     """Random tokens; the label of a token is whether its number is even."""
 
     fingerprint = "f" * 64
-    label_names = {"parity": ("even", "odd")}
+    label_names: ClassVar = {"parity": ("even", "odd")}
     classes: Classes | None = None
 
     def __len__(self) -> int:

@@ -91,7 +91,7 @@ class ConceptInputs:
         }
 
     def references(self, start: int, stop: int) -> list[dict[str, Any]]:
-        """Return, per example, its number in the split, concept, facet and caption; with `describe` it can be remade."""
+        """Return number, concept, facet and caption of each example; with `describe` it can be made again."""
         scenes = [(index, self.scene(index)) for index in range(start, stop)]
         return [
             {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.world.caption(scene)}
