@@ -1,4 +1,4 @@
-"""Exact area under the ROC curve of every latent for every label, from sparse codes."""
+"""Exact area under the ROC curve of every unit for every label: latents from sparse codes, neurons from vectors."""
 
 from dataclasses import dataclass
 
@@ -102,6 +102,27 @@ def auc_matrix(
         out[first : first + count] = (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
     out[:, (positives == 0) | (negatives == 0)] = torch.nan
     return out
+
+
+def dense_auc_matrix(
+    activations: Float[Tensor, "rows units"], labels: Bool[Tensor, "rows labels"], unit_block: int = 64
+) -> Float[Tensor, "units labels"]:
+    """Area under the ROC curve of each unit as a detector of each label, as `auc_matrix`, for units that rarely rest."""
+    positives = labels.sum(0).double()
+    negatives = len(labels) - positives
+    blocks = []
+    for block in activations.split(unit_block, dim=1):
+        columns = block.T.contiguous()
+        ordered = columns.sort(1).values
+        ranks = (torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1) / 2
+        blocks.append((ranks.double() @ labels.double() - positives * (positives + 1) / 2) / (positives * negatives))
+    return torch.cat(blocks)
+
+
+def pool_dense(x: Float[Tensor, "rows units"], groups: Int[Tensor, " rows"]) -> Float[Tensor, "groups units"]:
+    """Return the maximum of each unit over the rows of each group."""
+    out = x.new_full((int(groups.max()) + 1, x.shape[1]), -torch.inf)
+    return out.scatter_reduce_(0, groups[:, None].expand_as(x), x, "amax")
 
 
 def _positive_rank_sums(

@@ -183,7 +183,7 @@ def _update_labels(
     labels = inputs.labels(first, last + 1)
     per_row = all(values.ndim == 2 for values in labels.values())
     if scorer is None:
-        scorer = LabelScorer(chunk.codes.d_sae, chunk.x.shape[1], pooled=not per_row, seed=config.seed)
+        scorer = LabelScorer(chunk.codes.d_sae, pooled=not per_row, seed=config.seed)
     if per_row:
         example, position = (rows.example - first).numpy(), rows.position.numpy()
         labels = {family: values[example, position] for family, values in labels.items()}

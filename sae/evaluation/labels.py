@@ -1,6 +1,6 @@
 """How well single units separate exact labels: the best latent and the best raw neuron for each label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae.dictionaries.codes import Codes
 from sae.errors import EvaluationError
-from sae.evaluation.auc import Entries, EntryCollector, auc_matrix
+from sae.evaluation.auc import EntryCollector, auc_matrix, dense_auc_matrix, pool_dense
 from sae.evaluation.metric import Score, bootstrap
 from sae.tensors import Vectors
 
@@ -43,18 +43,20 @@ class LabelTable:
             halves: which half each row belongs to.
         """
         found_names, columns = [], []
+        sides = [halves.numpy(), ~halves.numpy()]
         classes = {family: values for family, values in labels.items() if values.dtype.kind != "f"}
         for family, values in classes.items():
-            for value in np.unique(values):
-                if value in (-1, ""):
-                    continue
-                column = torch.from_numpy(values == value)
-                counts = [int(column[half].sum()) for half in (halves, ~halves)]
-                totals = [int(halves.sum()), int((~halves).sum())]
-                if all(MIN_POSITIVES <= c <= t - MIN_POSITIVES for c, t in zip(counts, totals, strict=True)):
+            distinct, inverse = np.unique(values, return_inverse=True)
+            counts = [np.bincount(inverse[side], minlength=len(distinct)) for side in sides]
+            for number, value in enumerate(distinct):
+                enough = (
+                    MIN_POSITIVES <= count[number] <= side.sum() - MIN_POSITIVES
+                    for count, side in zip(counts, sides, strict=True)
+                )
+                if value not in (-1, "") and all(enough):
                     called = names[family][int(value)] if family in names else str(value)
                     found_names.append(f"{family}={called}")
-                    columns.append(column)
+                    columns.append(torch.from_numpy(inverse == number))
         if not columns:
             raise EvaluationError(
                 f"labels: no value of {', '.join(labels) or 'any family'} has {MIN_POSITIVES} rows with and without it "
@@ -70,9 +72,10 @@ class LabelScorer:
     otherwise every row has its own labels.
     """
 
-    def __init__(self, d_sae: int, d_in: int, pooled: bool, seed: int = 0) -> None:
+    def __init__(self, d_sae: int, pooled: bool, seed: int = 0) -> None:
         self.pooled, self.seed = pooled, seed
-        self.latents, self.neurons = EntryCollector(d_sae), EntryCollector(d_in)
+        self.latents = EntryCollector(d_sae)
+        self.neurons: list[Vectors] = []
         self.labels: dict[str, list[np.ndarray]] = {}
         self.examples: list[Int[Tensor, " rows"]] = []
 
@@ -84,7 +87,7 @@ class LabelScorer:
         if self.pooled:
             example, groups = torch.unique_consecutive(example, return_inverse=True)
         self.latents.update(codes, groups)
-        self.neurons.update(Codes.from_dense(x), groups)
+        self.neurons.append((x if groups is None else pool_dense(x, groups)).cpu())
         self.examples.append(example)
         for family, values in labels.items():
             assert len(values) == len(example), (family, len(values), len(example))
@@ -107,8 +110,9 @@ class LabelScorer:
         halves = _halves(example, self.seed)
         labels = {family: np.concatenate(values) for family, values in self.labels.items()}
         table = LabelTable.of(labels, names, halves)
-        latents = _matched(self.latents.entries(), table, halves)
-        neurons = _matched(self.neurons.entries(), table, halves)
+        entries, activations = self.latents.entries(), torch.cat(self.neurons)
+        latents = _matched(lambda rows: auc_matrix(entries.restricted(rows), table.columns[rows]), halves)
+        neurons = _matched(lambda rows: dense_auc_matrix(activations[rows], table.columns[rows]), halves)
         n = len(table.names)
         scores = [
             _mean("label_auc_latents", latents[1], self.seed),
@@ -137,12 +141,11 @@ def _halves(example: Int[Tensor, " rows"], seed: int) -> Bool[Tensor, " rows"]:
 
 
 def _matched(
-    entries: Entries, table: LabelTable, halves: Bool[Tensor, " rows"]
+    auc_on: Callable[[Bool[Tensor, " rows"]], Float[Tensor, "units labels"]], halves: Bool[Tensor, " rows"]
 ) -> tuple[Int[Tensor, " labels"], Float[Tensor, " labels"]]:
     """Choose the best unit of each label on one half and return its AUC on the other."""
-    best = auc_matrix(entries.restricted(halves), table.columns[halves]).argmax(0)
-    held_out = auc_matrix(entries.restricted(~halves), table.columns[~halves])
-    return best, held_out.gather(0, best[None])[0]
+    best = auc_on(halves).argmax(0)
+    return best, auc_on(~halves).gather(0, best[None])[0]
 
 
 def _mean(name: str, values: Float[Tensor, " labels"], seed: int) -> Score:

@@ -75,15 +75,9 @@ def source_files(root: Path) -> list[Path]:
     """Return the files of the corpus under a standard library folder."""
     files: list[Path] = []
     for folder, inner, names in os.walk(root):
-        at_top = Path(folder) == root
-        inner[:] = [
-            name
-            for name in inner
-            if name not in _OUTSIDE and not (at_top and (name in _GENERATED or name.startswith("config-")))
-        ]
-        files += [
-            Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")
-        ]
+        generated = _GENERATED if Path(folder) == root else set()
+        inner[:] = [name for name in inner if name not in _OUTSIDE | generated and not name.startswith("config-")]
+        files += [Path(folder, name) for name in names if name.endswith(".py") and "_sysconfigdata" not in name]
     return sorted(files)
 
 

@@ -24,6 +24,7 @@ from transformer_lens.model_bridge.sources.transformers import (
     get_hf_model_class_for_architecture,
 )
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
 
 from sae.errors import SubjectError, nearest
 from sae.subjects.base import Activation, Edit, Hookpoint, find_hookpoint
@@ -88,6 +89,7 @@ class LanguageSubject:
             architecture = determine_architecture_from_hf_config(config)
             model_class = get_hf_model_class_for_architecture(architecture)
             chosen = _dtype(dtype) or (torch.float32 if on_cpu else "auto")
+            hf_logging.disable_progress_bar()
             loaded: Any = model_class.from_pretrained(source, dtype=chosen, output_loading_info=True)
             model, loading = loaded
             bridge_config = build_bridge_config_from_hf(config, architecture, source, model.dtype)

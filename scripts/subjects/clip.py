@@ -63,7 +63,7 @@ CURRICULUM = (
     Phase(kind="classify", images=100_000, batch=24, learning_rate=2e-3, facets=(0.45, 0.2, 0.15, 0.2)),
     Phase(kind="name", images=16_000, batch=32, learning_rate=1e-3, facets=(0.25, 0.25, 0.25, 0.25)),
     Phase(
-        kind="contrast", images=220_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
+        kind="contrast", images=150_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
         decay=True,
     ),
 )  # fmt: skip
@@ -210,6 +210,8 @@ class Trainer:
         """Write the averaged model as an open_clip folder and log its accuracy by facet."""
         learner: Learner = self.average.module
         learner.eval()
+        # Averaging turned the mask's minus infinities into NaN.
+        learner.clip.attn_mask.copy_(self.learner.clip.attn_mask)
         named = zero_shot(learner.clip, score, F.normalize(learner.table.detach(), dim=-1))
         log.info("by the table: %s", json.dumps(named))
         phases = [

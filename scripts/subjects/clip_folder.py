@@ -5,7 +5,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -85,10 +84,7 @@ def write_folder(
     (out / "part").replace(out / "open_clip_model.safetensors")
     shutil.copyfile(bpe, out / BPE_FILE)
     _write(out / "vocabulary.json", sorted(_word_counts(world, pictures)))
-    concepts = [
-        asdict(concept) | {"frequency": float(p)} for concept, p in zip(world.concepts, world.frequencies, strict=True)
-    ]
-    _write(out / "concepts.json", {"seed": world.seed, "concepts": concepts})
+    _write(out / "concepts.json", world.table())
 
 
 def _write(path: Path, content: object) -> None:

@@ -249,11 +249,13 @@ def train(recipe: Recipe, seed: int, streams: dict[str, np.ndarray], state_path:
 
 
 def main(name: str, seed: int, out: Path, work: Path) -> None:
-    """Train one built-in language model (`stdlib-1l`, `stdlib-4l`) into `out`/`name`-`seed`."""
+    """Train one built-in language model (`stdlib-1l`, `stdlib-4l`) into the folder `out`.
+
+    Seeds of one `work` folder share its tokenizer, which universality across seeds and sizes needs.
+    """
     recipe = RECIPES[name]
     work.mkdir(parents=True, exist_ok=True)
-    folder = out / f"{name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     chunks = library_chunks(Path(sysconfig.get_path("stdlib")))
     by_side = {side: [chunk for chunk in chunks if chunk.side == side] for side in SPLITS}
     tokenizer_folder = work / "stdlib-tokenizer"
@@ -285,12 +287,12 @@ def main(name: str, seed: int, out: Path, work: Path) -> None:
             "chunks": {side: len(part) for side, part in by_side.items()},
             "tokens": {side: len(stream) for side, stream in streams.items()},
         }
-        model.save_pretrained(folder)
-        (folder / "model.safetensors").chmod(0o644)
+        model.save_pretrained(out)
+        (out / "model.safetensors").chmod(0o644)
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(tokenizer_folder / file, folder / file)
-        write_seen(by_side["train"], folder)
-        (folder / "sheet.json").write_text(json.dumps(sheet, indent=2) + "\n")
-        log.info("exported to %s: held-out %.4f, margin %.4f", folder, held_out, bigram - held_out)
+            shutil.copyfile(tokenizer_folder / file, out / file)
+        write_seen(by_side["train"], out)
+        (out / "sheet.json").write_text(json.dumps(sheet, indent=2) + "\n")
+        log.info("exported to %s: held-out %.4f, margin %.4f", out, held_out, bigram - held_out)
 
     train(recipe, seed, streams, work / f"{name}-{seed}.pt", 250, save)

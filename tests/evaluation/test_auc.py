@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sae.dictionaries.codes import Codes
-from sae.evaluation.auc import EntryCollector, auc_matrix
+from sae.evaluation.auc import EntryCollector, auc_matrix, dense_auc_matrix, pool_dense
 
 
 def naive_auc(scores: np.ndarray, label: np.ndarray) -> float:
@@ -32,6 +32,7 @@ def test_auc_equals_the_pairwise_definition(signed: bool) -> None:
     expected = [[naive_auc(dense[:, j].numpy(), labels[:, c].numpy()) for c in range(4)] for j in range(7)]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
     assert (found[3] == 0.5).all()
+    torch.testing.assert_close(dense_auc_matrix(dense, labels, unit_block=2), found)
 
 
 def test_a_label_on_every_row_or_none_is_undefined() -> None:
@@ -54,6 +55,7 @@ def test_pooling_takes_the_maximum_over_the_rows_of_a_group(signed: bool) -> Non
     pooled = torch.zeros(10, 5)
     pooled[entries.rows, entries.latents] = entries.values
     torch.testing.assert_close(pooled, dense.reshape(10, 6, 5).amax(1))
+    torch.testing.assert_close(pool_dense(dense, groups), dense.reshape(10, 6, 5).amax(1))
 
 
 def test_restricting_rows_equals_collecting_only_those() -> None:

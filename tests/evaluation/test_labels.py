@@ -21,7 +21,7 @@ def planted() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
 
 def test_the_planted_latent_is_found_and_beats_the_neurons() -> None:
     x, codes, label = planted()
-    scorer = LabelScorer(5, 3, pooled=False)
+    scorer = LabelScorer(5, pooled=False)
     for i in range(0, N, 100):
         rows = slice(i, i + 100)
         scorer.update(x[rows], Codes.from_dense(codes[rows]), torch.arange(i, i + 100), {"answer": label[rows]})
@@ -37,7 +37,7 @@ def test_the_planted_latent_is_found_and_beats_the_neurons() -> None:
 def test_shuffled_labels_sit_at_chance() -> None:
     x, codes, label = planted()
     shuffled = np.random.default_rng(1).permutation(label)
-    scorer = LabelScorer(5, 3, pooled=False)
+    scorer = LabelScorer(5, pooled=False)
     scorer.update(x, Codes.from_dense(codes), torch.arange(N), {"answer": shuffled})
     scores, _ = scorer.result({})
     assert scores[0].value == pytest.approx(0.5, abs=0.06)
@@ -48,7 +48,7 @@ def test_pooled_rows_take_the_label_of_their_example() -> None:
     x, codes, label = planted()
     repeated = torch.arange(N).repeat_interleave(3)
     spread = codes.repeat_interleave(3, 0) * (torch.arange(3 * N) % 3 == 1)[:, None]
-    scorer = LabelScorer(5, 3, pooled=True)
+    scorer = LabelScorer(5, pooled=True)
     scorer.update(x.repeat_interleave(3, 0), Codes.from_dense(spread), repeated, {"answer": label})
     _, details = scorer.result({})
     assert details["rows"] == N
@@ -57,7 +57,7 @@ def test_pooled_rows_take_the_label_of_their_example() -> None:
 
 def test_too_few_rows_of_every_label_is_an_error() -> None:
     x, codes, _ = planted()
-    scorer = LabelScorer(5, 3, pooled=False)
+    scorer = LabelScorer(5, pooled=False)
     scorer.update(x[:30], Codes.from_dense(codes[:30]), torch.arange(30), {"word": np.arange(30)})
     with pytest.raises(EvaluationError, match="no value of word has 20 rows"):
         scorer.result({})
