@@ -32,12 +32,12 @@ class ScoreSet:
         return len(self.concepts)
 
 
-def score_set(world: World, per_cell: int, facets: tuple[str, ...] = FACETS) -> ScoreSet:
-    """Render `per_cell` score pictures of every concept in every facet."""
+def score_set(world: World, per_cell: int, first: int = 0) -> ScoreSet:
+    """Render score pictures `first` to `first + per_cell - 1` of every concept in every facet."""
     images, concepts, shown, seen, new_font = [], [], [], [], []
     for concept in world.concepts:
-        for facet in facets:
-            for repeat in range(per_cell):
+        for facet in FACETS:
+            for repeat in range(first, first + per_cell):
                 index = (concept.number * len(FACETS) + FACETS.index(facet)) * CELL + repeat
                 scene = world.scene("score", index, concept=concept.name, facet=facet)
                 images.append(world.render(scene).image)
