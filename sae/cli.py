@@ -29,7 +29,7 @@ def harvest(arguments: list[str]) -> None:
     store = run(subject, inputs, settings)
     # The store's own manifest tells what is in it; this file lets later commands open the same inputs again.
     config.save(settings, settings.out / "config.yaml")
-    _print_fields(summary(store.path))
+    _print_fields(summary(store.path) | _seen_share(settings.subject, inputs))
 
 
 def train(arguments: list[str]) -> None:
@@ -182,6 +182,14 @@ def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any
         preprocess=getattr(subject, "preprocess", None),
     )
     return subject, inputs
+
+
+def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:
+    """Say how much of a built-in corpus its subject was trained on, where both know."""
+    if not subject_id.startswith(builtin.PREFIX) or not hasattr(inputs, "seen_share"):
+        return {}
+    share = inputs.seen_share(builtin.subject_folder(subject_id))
+    return {"seen_by_subject": f"{share:.1%} of characters lie in chunks the subject was trained on"}
 
 
 def _take_flag(arguments: list[str], flag: str) -> bool:

@@ -66,6 +66,9 @@ CURRICULUM = (
         kind="contrast", images=150_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
         decay=True,
     ),
+    Phase(
+        kind="tell", images=60_000, batch=32, learning_rate=1e-3, facets=(0.6, 0.2, 0.1, 0.1), natural=0.25, decay=True,
+    ),
 )  # fmt: skip
 """Words are most of what is seen at first, until reading is learnt."""
 NAMING = next(number for number, phase in enumerate(CURRICULUM) if phase.kind == "name")
@@ -172,9 +175,11 @@ class Trainer:
         shares = (
             torch.tensor(phase.facets)[uniform.facets] / torch.bincount(uniform.facets, minlength=4)[uniform.facets]
         )
-        sources = {"uniform": draws(phase.batch - n_natural, shares, generator)}
+        n_uniform = phase.batch - n_natural
+        alike = 4 if phase.kind == "tell" else 1
+        sources = {"uniform": draws(n_uniform, shares, generator, uniform.concepts, alike)}
         if n_natural:
-            sources["natural"] = draws(n_natural, torch.ones(len(natural)), generator)
+            sources["natural"] = draws(n_natural, torch.ones(len(natural)), generator, natural.concepts)
         while True:
             rows = {kind: next(source) for kind, source in sources.items()}
             concepts = torch.cat([self.pictures[kind].concepts[chosen] for kind, chosen in rows.items()])

@@ -68,7 +68,8 @@ class Learner(nn.Module):
             return naming
         told = self.clip.encode_text(tokens, normalize=True)
         logits = self.scale() * pictured @ told.T
-        match = (concepts[:, None] == concepts).float()
+        same = (tokens[:, None] == tokens).all(-1) if kind == "tell" else concepts[:, None] == concepts
+        match = same.float()
         match = match / match.sum(1, keepdim=True)
         contrast = (F.cross_entropy(logits, match) + F.cross_entropy(logits.T, match)) / 2
         return contrast + 0.5 * naming

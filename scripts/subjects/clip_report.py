@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.inputs.concepts import World
+from sae.inputs.concepts import World, captions
+from sae.inputs.concepts.vocabulary import COLOURS
 
 FACETS = ("photo", "sketch", "word", "symbol")
 SEEN_FONTS = ("sans", "serif", "mono", "stix")
 CELL = 1_000
+COLOUR_START = 9_000_000
+"""First score-split scene number of the question after colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +87,22 @@ def zero_shot(model: open_clip.CLIP, score: ScoreSet, vectors: Tensor) -> dict:
             name: {"accuracy": round(c.mean().item(), 4), "n": len(c)} for name, c in cells.items() if len(c)
         }
     return result
+
+
+@torch.no_grad()
+def told_colour(model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, world: World) -> dict:
+    """Return how often the caption with the right colour word wins among the twelve, on photos of plain figures."""
+    right = []
+    for concept in world.concepts:
+        if concept.family not in ("shape", "digit", "letter") or "photo" in concept.held_out_facets:
+            continue
+        texts = [f"a photo of {captions.noun(concept.name, concept.family, colour)}" for colour in COLOURS]
+        told = model.encode_text(tokenizer(texts), normalize=True)
+        scenes = [
+            world.scene("score", COLOUR_START + 4 * concept.number + i, concept=concept.name, facet="photo")
+            for i in range(4)
+        ]
+        images = torch.from_numpy(np.stack([world.render(scene).image for scene in scenes])).permute(0, 3, 1, 2)
+        answers = (embedded(model, images) @ told.T).argmax(1).tolist()
+        right += [tuple(COLOURS)[answer] == scene.colour for answer, scene in zip(answers, scenes, strict=True)]
+    return {"accuracy": round(float(np.mean(right)), 4), "n": len(right), "chance": round(1 / len(COLOURS), 4)}

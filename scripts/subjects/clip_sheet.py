@@ -12,7 +12,7 @@ from torch import nn
 from sae.inputs.concepts import World
 from scripts.subjects.clip_folder import model_config, read_folder
 from scripts.subjects.clip_gate import gate_pictures, superposition, typographic_attack
-from scripts.subjects.clip_report import FACETS, prompted, score_set, zero_shot
+from scripts.subjects.clip_report import FACETS, prompted, score_set, told_colour, zero_shot
 
 log = logging.getLogger("train_subjects")
 
@@ -57,6 +57,7 @@ def measure(folder: Path, name: str, seed: int) -> dict:
         "bars": {
             facet: {"bar": BARS[facet], "met": accuracy[facet]["seen"]["accuracy"] >= BARS[facet]} for facet in FACETS
         },
+        "colour_adjective": told_colour(model, tokenizer, world),
         "typographic_attack": typographic_attack(model, world, vectors),
         "superposition": gate,
         "superposition_of_untrained": superposition(untrained, hookpoints(untrained), world, pictures),
