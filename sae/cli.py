@@ -160,13 +160,11 @@ def _configured(config_type: type[Config], arguments: list[str], prog: str) -> C
     """Read the YAML file if the first argument is one, then let flags override single settings."""
     import tyro
 
-    default: Any = tyro.MISSING
-    if arguments and not arguments[0].startswith("-"):
-        default = config.load(config_type, Path(arguments[0]))
-        arguments = arguments[1:]
-    return tyro.cli(
-        tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type), default=default, args=arguments, prog=prog
-    )
+    flags_of = tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type)
+    if not arguments or arguments[0].startswith("-"):
+        return tyro.cli(flags_of, args=arguments, prog=prog)
+    default = config.load(config_type, Path(arguments[0]))
+    return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)
 
 
 def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any, Any]:

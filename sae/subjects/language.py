@@ -8,7 +8,7 @@ a call needs and on no others.
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -51,14 +51,19 @@ class LanguageSubject:
     `attn.hook_z` (heads side by side), as far as the architecture has them. Parallel blocks have no `hook_resid_mid`,
     nor have encoders that normalise after the addition, where TransformerLens gives this name to a place behind the
     MLP; their `hook_attn_out` is taken after that normalisation, as TransformerLens takes it.
+
+    A checkpoint without the head (a sentence encoder, a bare `BertModel`) can be read, but has no logits.
     """
 
     kind = "language"
 
-    def __init__(self, id: str, model: nn.Module, source: str, causal: bool, places: Mapping[str, Place]) -> None:
+    def __init__(
+        self, id: str, model: nn.Module, source: str, causal: bool, places: Mapping[str, Place], has_head: bool = True
+    ) -> None:
         self.id = id
         self.model: Any = model
         self.causal = causal
+        self.has_head = has_head
         self._source = source
         self._places = dict(places)
         self._hookpoints = self._probe()
@@ -97,17 +102,20 @@ class LanguageSubject:
             places = find_places(adapter, model)
         except (OSError, ValueError) as error:
             raise SubjectError(f"{id}: cannot load {source!r} as a language model: {error}") from error
-        if loading["missing_keys"]:
-            names = sorted(loading["missing_keys"])
-            _log.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(names[:8]))
+        has_head = _check_weights(id, model, loading["missing_keys"])
         model.config.use_cache = False
         model = model.to(device).eval().requires_grad_(False)
-        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places)
+        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places, has_head)
 
     @property
     def device(self) -> torch.device:
         """Where the model runs and activations lie."""
         return self.model.device
+
+    @property
+    def predicts_next_token(self) -> bool:
+        """Whether `forward` gives logits of the next token; an encoder's are those of the token itself."""
+        return self.causal and self.has_head
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -171,7 +179,14 @@ class LanguageSubject:
         """Run to the end with activations replaced by `edits`; returns logits (of masked tokens for an encoder).
 
         With `grad`, gradients flow through the frozen weights to whatever the edits brought in.
+
+        Raises:
+            HookpointError: an unknown name.
+            SubjectError: the checkpoint has no head, token ids or a length that the model cannot take, or an edit
+                that changes the shape.
         """
+        if not self.has_head:
+            raise SubjectError(f"{self.id}: the checkpoint has no language-modelling head, so there are no logits.")
         for name in edits or {}:
             find_hookpoint(self._hookpoints, name, self.id)
 
@@ -273,6 +288,18 @@ class LanguageSubject:
             if len(seen) == 1 and len(seen[0]) == 3 and seen[0][:2] == (1, 2) and not behind_mlp:
                 found[name] = Hookpoint(name, seen[0][2], GRID)
         return found
+
+
+def _check_weights(id: str, model: Any, missing: Collection[str]) -> bool:
+    """Return whether the checkpoint has the head, and warn of all weights it lacks."""
+    body = f"{model.base_model_prefix}."
+    random = sorted(name for name in missing if name.startswith(body))
+    if random:
+        _log.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(random[:8]))
+    has_head = len(random) == len(missing)
+    if not has_head:
+        _log.warning("%s: the checkpoint has no language-modelling head; activations can be read, logits cannot", id)
+    return has_head
 
 
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:

@@ -3,9 +3,9 @@
 1. `classify`: the image tower and a table of one vector per concept learn to name every picture, concepts with equal
    chances. Reading is learnt here: it takes far fewer pictures than by contrast.
 2. `name`: the text tower learns to answer captions with the concept's vector; pictures are not needed.
-3. `contrast`: both towers learn CLIP's loss on pictures and captions, half of them drawn naturally (Zipf). Pairs of
+3. `contrast`: both towers learn CLIP's loss on pictures and captions, two in five drawn naturally (Zipf). Pairs of
    the same concept within a batch count as matches (Yang et al. 2022, *Unified Contrastive Learning*), and the table
-   goes on as an auxiliary task with a small weight.
+   goes on as an auxiliary task at half weight.
 
 Two processes share the work (gradients are averaged every step). `work` keeps pictures and state: kill it and go on.
 """
@@ -65,9 +65,6 @@ CURRICULUM = (
     Phase(
         kind="contrast", images=150_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
         decay=True,
-    ),
-    Phase(
-        kind="tell", images=60_000, batch=32, learning_rate=1e-3, facets=(0.6, 0.2, 0.1, 0.1), natural=0.25, decay=True,
     ),
 )  # fmt: skip
 """Words are most of what is seen at first, until reading is learnt."""
@@ -175,11 +172,9 @@ class Trainer:
         shares = (
             torch.tensor(phase.facets)[uniform.facets] / torch.bincount(uniform.facets, minlength=4)[uniform.facets]
         )
-        n_uniform = phase.batch - n_natural
-        alike = 4 if phase.kind == "tell" else 1
-        sources = {"uniform": draws(n_uniform, shares, generator, uniform.concepts, alike)}
+        sources = {"uniform": draws(phase.batch - n_natural, shares, generator)}
         if n_natural:
-            sources["natural"] = draws(n_natural, torch.ones(len(natural)), generator, natural.concepts)
+            sources["natural"] = draws(n_natural, torch.ones(len(natural)), generator)
         while True:
             rows = {kind: next(source) for kind, source in sources.items()}
             concepts = torch.cat([self.pictures[kind].concepts[chosen] for kind, chosen in rows.items()])

@@ -111,16 +111,9 @@ def jittered(images: Tensor, generator: torch.Generator, reach: int = 3) -> Tens
     return (moved * gain + offset).clamp(0, 255).permute(0, 3, 1, 2)
 
 
-def draws(n: int, weights: Tensor, generator: torch.Generator, concepts: Tensor, alike: int = 1) -> Iterator[list[int]]:
-    """Yield lists of `n` rows for ever, drawn with the given weight per row.
-
-    With `alike` above 1, that many rows at a time are of one concept, and concepts have equal chances.
-    """
-    rows = [torch.nonzero(concepts == number).flatten() for number in range(int(concepts.max()) + 1)]
-    while alike > 1:
-        chosen = torch.randperm(len(rows), generator=generator)[: n // alike]
-        places = [torch.multinomial(weights[rows[number]], alike, generator=generator) for number in chosen]
-        yield torch.cat([rows[number][place] for number, place in zip(chosen, places, strict=True)]).tolist()
+def draws(n: int, weights: Tensor, generator: torch.Generator) -> Iterator[list[int]]:
+    """Yield lists of `n` rows for ever, drawn with the given weight per row."""
     while True:
-        drawn = torch.multinomial(weights, 200 * n, replacement=True, generator=generator)
-        yield from (part.tolist() for part in drawn.split(n))
+        chosen = torch.multinomial(weights, 200 * n, replacement=True, generator=generator)
+        for start in range(0, len(chosen), n):
+            yield chosen[start : start + n].tolist()

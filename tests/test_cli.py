@@ -1,0 +1,136 @@
+"""The whole job through the command line, on a tiny local model and a text file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sae import cli
+
+HOOKPOINT = "blocks.0.mlp.hook_post"
+WORDS = "the cat sat on the mat and a dog ran after the cat ".split()
+
+
+@pytest.fixture(scope="module")
+def job(tiny_gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with text and the settings of harvest, train and evaluate; the first two have been run."""
+    folder = tmp_path_factory.mktemp("job")
+    text = "\n\n".join(" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(60)) for i in range(40))
+    (folder / "text.txt").write_text(text)
+    settings = {
+        "harvest": {
+            "subject": f"language:{tiny_gpt2_folder}",
+            "inputs": {"kind": "text", "path": str(folder / "text.txt"), "context": 32},
+            "hookpoints": [HOOKPOINT],
+            "out": str(folder / "store"),
+            "batch_examples": 8,
+            "shard_examples": 16,
+        },
+        "train": {
+            "store": str(folder / "store"),
+            "hookpoint": HOOKPOINT,
+            "out": str(folder / "run"),
+            "dictionary": {"kind": "topk", "d_sae": 64, "k": 4},
+            "n_vectors": 4000,
+            "batch_vectors": 128,
+            "log_every_steps": 5,
+        },
+        "evaluate": {
+            "dictionary": str(folder / "run" / "dictionary"),
+            "store": str(folder / "store"),
+            "out": str(folder / "run"),
+        },
+    }
+    for name, values in settings.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["harvest", str(folder / "harvest.yaml")]) == 0
+    assert cli.main(["train", str(folder / "train.yaml")]) == 0
+    return folder
+
+
+def test_evaluate_reports_and_show_prints(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(job / "evaluate.yaml"), "--n-spliced-examples", "8"]) == 0
+    printed = capsys.readouterr().out
+    assert "ce_recovered" in printed and "fvu" in printed
+    assert (job / "run" / "report.json").is_file()
+    # Some latent fires: the first eight cannot all be silent with four of sixty-four on every token.
+    texts = []
+    for latent in range(8):
+        command = ["show", str(job / "run" / "dictionary"), str(latent), "--store", str(job / "store"), "--examples", "2"]
+        assert cli.main(command) == 0
+        texts.append(capsys.readouterr().out)
+    assert any("[" in text and "position" in text for text in texts)
+
+
+def test_info_and_verify(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info", str(job / "store")]) == 0
+    assert HOOKPOINT in capsys.readouterr().out
+    assert cli.main(["info", str(job / "run" / "dictionary")]) == 0
+    assert "topk dictionary" in capsys.readouterr().out
+    assert cli.main(["verify", str(job / "store")]) == 0
+    assert "as they were written" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["harvest", str(job / "harvest.yaml"), "--dry-run", "--out", str(tmp_path / "other")]) == 0
+    assert "n_bytes" in capsys.readouterr().out
+    assert not (tmp_path / "other").exists()
+
+
+def test_flags_override_the_file(job: Path, tmp_path: Path) -> None:
+    flags = ["--inputs.n-examples", "5", "--out", str(tmp_path / "few")]
+    assert cli.main(["harvest", str(job / "harvest.yaml"), *flags]) == 0
+    saved = yaml.safe_load((tmp_path / "few" / "config.yaml").read_text())
+    assert saved["inputs"]["n_examples"] == 5
+    assert saved["hookpoints"] == [HOOKPOINT]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (["harvest", "no-such.yaml"], "no-such.yaml: no such file."),
+        (["verify"], "usage: sae verify STORE"),
+        (["info", "builtin:stdlib-2l/x"], "no such built-in dictionary"),
+        (["hookpoints", "langage:gpt2"], "Did you mean"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_status_2(
+    command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_a_wrong_key_names_the_nearest(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = yaml.safe_load((job / "train.yaml").read_text())
+    values["batch_vector"] = values.pop("batch_vectors")
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["train", str(tmp_path / "train.yaml")]) == 2
+    assert "Did you mean 'batch_vectors'?" in capsys.readouterr().err
+
+
+def test_help_names_every_command_and_needs_no_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    assert all(name in usage for name in cli.COMMANDS)
+    code = "import sys; from sae import cli; cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_every_shipped_config_decodes() -> None:
+    from sae import config
+    from sae.activations.harvest_config import HarvestConfig
+    from sae.evaluation.evaluate import EvaluateConfig
+    from sae.training.config import TrainConfig
+
+    types = {"harvest": HarvestConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+    files = sorted((Path(cli.__file__).parents[1] / "configs").glob("*.yaml"))
+    assert len(files) >= 12
+    for file in files:
+        config.load(types[file.name.partition("-")[0]], file)
+        assert f"sae {file.name.partition('-')[0]} configs/{file.name}" in file.read_text().splitlines()[0]
