@@ -4,7 +4,7 @@ A local GPT-2 with random weights (4 layers, 256 wide) is read at two hookpoints
 Every figure is the median over rounds in which the contenders take turns, as a ratio to the bare Hugging Face forward
 pass cut behind the same layer. Hashing and fsync are included.
 
-    python scripts/bench_harvest.py [--json FILE] [--rounds 7] [--threads 2]
+    python scripts/bench_harvest.py [--json FILE] [--rounds 7] [--examples 512] [--threads 2]
 """
 
 import argparse
@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sae.activations.harvest import HarvestConfig, harvest
+from sae.activations.harvest import harvest
+from sae.activations.harvest_config import HarvestConfig
 from sae.activations.reader import ShuffledReader
 from sae.activations.store import ActivationStore
 from sae.activations.verify import verify
@@ -119,13 +120,13 @@ def measure(folder: Path, rounds: int, n_examples: int) -> dict[str, list[tuple[
         "harvest": lambda: harvest(subject, inputs, config),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 1):
+    for number in range(rounds + 1):
         for name, run in contenders.items():
             out.mkdir(exist_ok=True)
             seconds = timed(run)
-            if round_:  # the first round warms up
+            if number:  # the first round warms up
                 times[name].append(seconds)
-            if name != "harvest" or round_ < rounds:
+            if name != "harvest" or number < rounds:
                 shutil.rmtree(out)
     return times
 

@@ -15,7 +15,7 @@ wanted="$(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum) $root"
 if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
   echo "Installing into $venv (torch is large: a few minutes the first time) ..."
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check \
     --constraint "$root/constraints.txt" --editable "$root[all,test]"
   echo "$wanted" > "$venv/.installed"
 fi

@@ -6,7 +6,10 @@ from sae.errors import ConfigError
 
 def test_names_with_and_without_a_seed_are_the_same() -> None:
     assert builtin.canonical("builtin:stdlib-1l") == "builtin:stdlib-1l@0"
-    assert builtin.canonical("builtin:stdlib-1l@1/blocks.0.hook_resid_post") == "builtin:stdlib-1l@1/blocks.0.hook_resid_post"
+    assert (
+        builtin.canonical("builtin:stdlib-1l@1/blocks.0.hook_resid_post")
+        == "builtin:stdlib-1l@1/blocks.0.hook_resid_post"
+    )
     assert builtin.subject_folder("builtin:stdlib-1l") == builtin.subject_folder("builtin:stdlib-1l@0")
     assert (builtin.subject_folder("builtin:stdlib-1l") / "config.json").is_file()
 

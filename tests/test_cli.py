@@ -10,7 +10,7 @@ import yaml
 from sae import cli
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
-WORDS = "the cat sat on the mat and a dog ran after the cat ".split()
+WORDS = ["the", "cat", "sat", "on", "the", "mat", "and", "a", "dog", "ran", "after", "the", "cat"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,15 @@ def test_evaluate_reports_and_show_prints(job: Path, capsys: pytest.CaptureFixtu
     # Some latent fires: the first eight cannot all be silent with four of sixty-four on every token.
     texts = []
     for latent in range(8):
-        command = ["show", str(job / "run" / "dictionary"), str(latent), "--store", str(job / "store"), "--examples", "2"]
+        command = [
+            "show",
+            str(job / "run" / "dictionary"),
+            str(latent),
+            "--store",
+            str(job / "store"),
+            "--examples",
+            "2",
+        ]
         assert cli.main(command) == 0
         texts.append(capsys.readouterr().out)
     assert any("[" in text and "position" in text for text in texts)

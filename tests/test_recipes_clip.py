@@ -94,9 +94,9 @@ def test_recipe(name, tmp_path):
     assert set(settings.hookpoints) <= set(real)
 
     subject = load(f"clip:{save_clip(tmp_path / 'model', TINY[name])}")
-    write_pairs(tmp_path / "images", settings.inputs.get("caption_column"))
+    write_pairs(tmp_path / "images", settings.inputs.caption_column)
     inputs = open_inputs(
-        settings.inputs | {"path": str(tmp_path / "images")}, tokenize=subject.tokenize, preprocess=subject.preprocess
+        replace(settings.inputs, path=tmp_path / "images"), tokenize=subject.tokenize, preprocess=subject.preprocess
     )
     hookpoints = tuple(shrunk(point, real, list(subject.hookpoints())) for point in settings.hookpoints)
     store = harvest(

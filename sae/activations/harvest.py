@@ -46,10 +46,10 @@ def harvest(subject: Subject, inputs: Any, config: HarvestConfig) -> ActivationS
     return ActivationStore(config.out)
 
 
-def plan(subject: Subject, inputs: Any, config: HarvestConfig, timed_batches: int = 4) -> Plan:
+def plan(subject: Subject, inputs: Any, config: HarvestConfig) -> Plan:
     """Say what a harvest would take in rows, bytes and, from a few batches, hours; writes nothing."""
     reader = _Reader(subject, inputs, config)
-    return estimate(subject, inputs, config, reader.grids, timed_batches)
+    return estimate(subject, inputs, config, reader.grids, timed=True)
 
 
 class _Reader:
@@ -114,7 +114,8 @@ class _Reader:
             point.name: _gather(self._checked(activations, point, tuple(rows.keep.shape)), selection, self.dtype)
             for point in points
         }
-        if not any(value.is_cuda for value in vectors.values()):
+        device = next(iter(vectors.values())).device
+        if device.type != "cuda":
             return Piece(selection.columns, vectors)
         kinds = selection.columns["kind"]
         summaries = {
@@ -125,7 +126,8 @@ class _Reader:
         }
         host = {name: _to_host(value) for name, value in vectors.items()}
         arrived = torch.cuda.Event()
-        arrived.record()
+        # The copies are queued on the subject's device, which need not be the current one.
+        arrived.record(torch.cuda.current_stream(device))
         return Piece(selection.columns, host, summaries, arrived.synchronize)
 
     def _checked(self, activations: Mapping[str, Tensor], point: Hookpoint, shape: tuple[int, ...]) -> Tensor:

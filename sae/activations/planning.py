@@ -45,19 +45,19 @@ def estimate(
     inputs: Any,
     config: HarvestConfig,
     grids: Mapping[str, Sequence[Hookpoint]],
-    timed_batches: int = 0,
+    timed: bool = False,
 ) -> Plan:
-    """Count the rows of a few batches and, if asked, time them (after one that is not counted)."""
+    """Count the rows of a few batches and, if asked, time their forward passes (after one that is not counted)."""
     n_examples, size = len(inputs), config.batch_examples
     n_batches = -(-n_examples // size)
-    chosen = sorted({i * n_batches // max(_SAMPLED_BATCHES, timed_batches) for i in range(_SAMPLED_BATCHES)})
+    chosen = sorted({i * n_batches // _SAMPLED_BATCHES for i in range(_SAMPLED_BATCHES)})
     seen, rows, seconds = 0, dict.fromkeys(grids, 0), []
-    if timed_batches:
+    if timed:
         subject.run(inputs.batch(0, min(size, n_examples)), config.hookpoints)
     for index in chosen:
         started = time.perf_counter()
         batch = inputs.batch(index * size, min((index + 1) * size, n_examples))
-        if timed_batches:
+        if timed:
             subject.run(batch, config.hookpoints)
             if torch.device(config.device).type == "cuda":
                 torch.cuda.synchronize(config.device)
@@ -77,7 +77,7 @@ def estimate(
         n_bytes=n_bytes,
         free_bytes=free_bytes(config.out),
         shard_bytes=n_bytes * min(config.shard_examples, n_examples) // n_examples,
-        seconds=sum(seconds) / len(seconds) * n_examples if timed_batches else None,
+        seconds=sum(seconds) / len(seconds) * n_examples if timed else None,
     )
 
 

@@ -92,12 +92,12 @@ class Statistics:
 
     @property
     def mean_norm(self) -> float:
-        """Mean Euclidean norm."""
+        """Mean Euclidean norm; sqrt(d_in) divided by it is the scale of training."""
         return self.norm_sum.item() / max(self.count, 1)
 
     @property
     def mean_square_norm(self) -> float:
-        """Mean squared Euclidean norm; its root divided into sqrt(d_in) is the scale of training."""
+        """Mean squared Euclidean norm."""
         return self.square_norm_sum.item() / max(self.count, 1)
 
     def finite(self) -> bool:

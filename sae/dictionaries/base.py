@@ -113,7 +113,7 @@ class Dictionary(nn.Module, ABC):
         x, codes = self._checked(x), self.encode(x)
         x_hat = self.decode(codes)
         mse = self._normalised_error(x, x_hat)
-        return Loss(mse, {"mse": mse.detach(), "fvu": batch_fvu(x, x_hat)}, codes, x_hat)
+        return Loss(mse, {"mse": mse.detach()}, codes, x_hat)
 
     @torch.no_grad()
     def initialise(self, sample: Vectors, generator: torch.Generator) -> None:
@@ -129,9 +129,6 @@ class Dictionary(nn.Module, ABC):
     @torch.no_grad()
     def after_backward(self) -> None:
         """Take out of the decoder's gradient what would only change the length of its rows; before clipping."""
-        for parameter in self.parameters():
-            # A fused optimiser walks both buffers in memory order, so other strides would silently mix coordinates.
-            assert parameter.grad is None or parameter.grad.stride() == parameter.stride()
         if self.W_dec.grad is not None:
             along = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)
             self.W_dec.grad.addcmul_(along[:, None], self.W_dec, value=-1)
@@ -196,9 +193,3 @@ class Dictionary(nn.Module, ABC):
         The divisor is fixed at the start, so the loss of a batch is the mean of its shards' losses.
         """
         return (x - x_hat).square().sum(1).mean() / self.variance
-
-
-def batch_fvu(x: Vectors, x_hat: Vectors) -> Float[Tensor, ""]:
-    """Return the fraction of variance unexplained within one batch: for a progress bar, not for a report."""
-    x, x_hat = x.detach(), x_hat.detach()
-    return (x - x_hat).square().sum() / (x - x.mean(0)).square().sum().clamp_min(torch.finfo(x.dtype).tiny)

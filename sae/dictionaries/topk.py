@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae.dictionaries.base import Dictionary, DictionaryConfig, Loss, batch_fvu
+from sae.dictionaries.base import Dictionary, DictionaryConfig, Loss
 from sae.dictionaries.codes import Codes
 from sae.errors import ConfigError
 from sae.kernels import interface as kernels
@@ -79,7 +79,7 @@ class TopK(Dictionary):
         x_hat = self.decode(codes)
         mse = self._normalised_error(x, x_hat)
         auxk = self._auxiliary_error((x - x_hat).detach(), revived) * dead.any()
-        parts = {"mse": mse.detach(), "auxk": auxk.detach(), "fvu": batch_fvu(x, x_hat)}
+        parts = {"mse": mse.detach(), "auxk": auxk.detach()}
         return Loss(mse + self.config.auxk_coefficient * auxk, parts, codes, x_hat)
 
     def _auxiliary_error(self, error: Vectors, revived: Codes) -> Float[Tensor, ""]:

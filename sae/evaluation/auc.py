@@ -1,4 +1,4 @@
-"""Exact area under the ROC curve of every unit for every label: latents from sparse codes, neurons from vectors."""
+"""Exact area under the ROC curve of every unit for every label: of latents from codes, of neurons from vectors."""
 
 from dataclasses import dataclass
 

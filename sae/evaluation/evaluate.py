@@ -19,7 +19,7 @@ from sae.evaluation.metric import Accumulator, Score
 from sae.evaluation.report import Report
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
-from sae.subjects.base import ImageTextSubject, Subject
+from sae.subjects.base import ImageTextSubject, Subject, TextSubject
 from sae.tensors import Batch
 
 logger = logging.getLogger(__name__)
@@ -211,15 +211,16 @@ def _score_splicing(
                 yield inputs.batch(start, stop)
                 bar.advance(stop - start)
 
-        if not isinstance(subject, ImageTextSubject):
+        if isinstance(subject, TextSubject) and subject.predicts_next_token:
             accumulator = Accumulator(splicing.LANGUAGE_METRICS)
             for losses in splicing.next_token_losses(dictionary, subject, hookpoint, mean, batches()):
                 accumulator.update(losses)
-        elif isinstance(inputs, Labelled) and inputs.classes is not None:
+        elif isinstance(subject, ImageTextSubject) and isinstance(inputs, Labelled) and inputs.classes is not None:
             accumulator = Accumulator(splicing.CLIP_METRICS)
             for answers in splicing.zero_shot_answers(dictionary, subject, hookpoint, mean, batches(), inputs):
                 accumulator.update(answers)
         else:
-            logger.warning("%s: the inputs have no classes, so zero-shot scores are left out.", subject.id)
+            missing = "classes in the inputs" if isinstance(subject, ImageTextSubject) else "logits of the next token"
+            logger.warning("%s: no %s, so what splicing does is not scored.", subject.id, missing)
             return []
     return accumulator.scores(config.seed)

@@ -44,7 +44,10 @@ def stored_chunks(store: ActivationStore, hookpoint: str, chunk_vectors: int = 8
     while start < len(vectors):
         stop = min(start + chunk_vectors, len(vectors))
         rows = vectors.provenance(start, stop)
-        if stop < len(vectors) and int(rows.example[0]) != int(rows.example[-1]):
+        while stop < len(vectors) and int(rows.example[0]) == int(rows.example[-1]):
+            stop = min(stop + chunk_vectors, len(vectors))
+            rows = vectors.provenance(start, stop)
+        if stop < len(vectors):
             stop -= int((rows.example == rows.example[-1]).sum())
         n = stop - start
         yield Chunk(vectors.read(start, stop), rows.example[:n], rows.position[:n])

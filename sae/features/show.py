@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group
 from rich.style import Style
 from rich.text import Text
 from torch import Tensor
@@ -19,9 +20,11 @@ from sae.errors import ConfigError
 from sae.features.examples import Chunk, Example, live_chunks, stored_chunks, top_examples
 from sae.inputs.base import Inputs
 from sae.subjects.base import Subject
+from sae.tensors import Batch, Kind
 
 SHADE = (255, 140, 0)
-IMAGE_COLUMNS = 48
+IMAGE_SIDE = 32
+"""Pixels, and so columns of characters, of a drawn image; a line shows two rows of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +65,31 @@ def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: I
     out.print(Text(f"latent {config.latent} of {dictionary!r}", style="bold"))
     if not found:
         out.print("It does not fire on anything searched.")
+    drawn = []
     for example in found:
         batch = inputs.batch(example.example, example.example + 1)
-        out.print(Text(f"{example.value:8.3f}  example {example.example}, position {example.position}", style="dim"))
         if dictionary.provenance["hookpoint"].startswith("visual."):
             assert batch.images is not None
-            out.print(picture(batch.images[0], patch_values(subject, dictionary, example)))
+            evidence = picture(batch.images[0], patch_values(subject, dictionary, batch, example))
         else:
             assert batch.tokens is not None
             decode = token_decoder(subject)
-            out.print(shaded_tokens([decode(int(t)) for t in batch.tokens[0]], example, config.context))
+            evidence = shaded_tokens([decode(int(t)) for t in batch.tokens[0]], example, config.context)
+        where = Text(f"{example.value:.3f}  example {example.example}, position {example.position}", style="dim")
+        drawn.append(Group(where, evidence))
+    # Pictures stand side by side as far as the terminal is wide; a line of tokens takes its width.
+    out.print(Columns(drawn, padding=(1, 2)))
 
 
 def token_decoder(subject: Any) -> Callable[[int], str]:
-    """Return what spells a token of the subject."""
+    """Return what spells a token of the subject, with the space before it where it begins a word."""
     tokenizer = subject.tokenizer
-    if hasattr(tokenizer, "convert_ids_to_tokens"):
-        return lambda token: tokenizer.decode([token])
-    return lambda token: tokenizer.decode(torch.tensor([token]))
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        return lambda token: tokenizer.decode(torch.tensor([token]))
+    # On its own a token loses its space, and one that goes on with a word keeps the mark of it ("##").
+    before = tokenizer.encode("a", add_special_tokens=False)
+    spelled = tokenizer.decode(before)
+    return lambda token: tokenizer.decode([*before, token]).removeprefix(spelled)
 
 
 def shaded_tokens(pieces: Sequence[str], example: Example, context: int) -> Text:
@@ -88,7 +98,7 @@ def shaded_tokens(pieces: Sequence[str], example: Example, context: int) -> Text
     On a terminal without colours the strongest token is the one in brackets.
     """
     activation = dict(zip(example.positions.tolist(), example.activations.tolist(), strict=True))
-    text = Text("    ")
+    text = Text()
     for position in range(max(0, example.position - context), min(len(pieces), example.position + context + 1)):
         share = activation.get(position, 0.0) / example.value
         piece = pieces[position].replace("\n", "⏎").replace("\t", "→")
@@ -100,30 +110,30 @@ def shaded_tokens(pieces: Sequence[str], example: Example, context: int) -> Text
     return text
 
 
-def patch_values(subject: Any, dictionary: Dictionary, example: Example) -> Float[Tensor, "rows columns"] | None:
+def patch_values(
+    subject: Any, dictionary: Dictionary, batch: Batch, example: Example
+) -> Float[Tensor, "rows columns"] | None:
     """Lay the activations out on the subject's patch grid, in [0, 1]; None where the grid has no patches."""
     grid = subject.hookpoints()[dictionary.provenance["hookpoint"]].grid
     if grid.endswith("pooled"):
         return None
-    rows, columns = subject.patch_grid(grid)
-    # A vision transformer has its class token at position 0, before the patches.
-    offset = 1 if grid == "visual.tokens" else 0
-    values = torch.zeros(offset + rows * columns)
+    # A class token, registers, or nothing: what stands before the patches differs between vision transformers.
+    kinds = subject.rows(batch, grid).kind[0]
+    values = torch.zeros(len(kinds))
     values[example.positions.long()] = example.activations
-    return (values[offset:] / example.value).view(rows, columns)
+    return (values[kinds == Kind.PATCH] / example.value).view(subject.patch_grid(grid))
 
 
 def picture(image: UInt8[Tensor, "3 height width"], lit: Float[Tensor, "rows columns"] | None) -> Text:
     """Draw an image with half blocks, two pixels to a character, dimmed where the latent is silent."""
-    size = (2 * (IMAGE_COLUMNS // 4), IMAGE_COLUMNS // 2)
+    size = (IMAGE_SIDE, IMAGE_SIDE)
     pixels = torch.nn.functional.interpolate(image[None].float(), size=size, mode="area")[0]
     if lit is not None:
         heat = torch.nn.functional.interpolate(lit[None, None], size=size, mode="bilinear", align_corners=False)[0]
-        pixels = pixels * (0.35 + 0.65 * heat)
+        pixels = pixels * (0.45 + 0.55 * heat)
     array = pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()
     text = Text()
     for upper, lower in zip(array[::2], array[1::2], strict=True):
-        text.append("    ")
         for above, below in zip(upper, lower, strict=True):
             text.append("▀", style=Style(color=_rgb(above), bgcolor=_rgb(below)))
         text.append("\n")

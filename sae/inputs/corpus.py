@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -45,16 +44,15 @@ def in_memory(encoded: Iterator[Encoded]) -> Corpus:
 def in_folder(folder: Path, encode: Callable[[], Iterator[Encoded]]) -> Corpus:
     """Map the corpus that lies in a folder, which is written first if it is not there."""
     if not folder.is_dir():
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-        unfinished.mkdir(parents=True)
-        with ExitStack() as stack:
-            streams = {name: stack.enter_context((unfinished / name).open("wb")) for name in _DTYPES}
-            digest = _write(encode(), streams)
-        (unfinished / "digest").write_text(digest)
-        if folder.is_dir():  # Another process was faster.
-            shutil.rmtree(unfinished)
-        else:
-            unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as made:
+            unfinished = Path(made)
+            with ExitStack() as stack:
+                streams = {name: stack.enter_context((unfinished / name).open("wb")) for name in _DTYPES}
+                digest = _write(encode(), streams)
+            (unfinished / "digest").write_text(digest)
+            if not folder.is_dir():  # Another process may have been faster.
+                unfinished.rename(folder)
     files = {name: folder / name for name in _DTYPES}
     # An empty file cannot be mapped.
     buffers = {name: np.memmap(file, mode="r") for name, file in files.items() if file.stat().st_size}

@@ -84,15 +84,15 @@ def _text(file: Path, whole: bool) -> Iterator[Piece]:
 
 
 def _json_lines(file: Path, column: str) -> Iterator[Piece]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{file}, line {number}"
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
             except ValueError as error:
-                raise InputsError(f"{where}: not JSON: {error}") from error
+                raise InputsError(f"{where}: not JSON in UTF-8: {error}") from error
             yield _cell(row, column, where)
 
 

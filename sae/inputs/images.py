@@ -62,8 +62,11 @@ class ImageInputs:
         """Return examples start to stop.
 
         Raises:
-            InputsError: an image cannot be decoded, or lacks the caption that the config promises.
+            InputsError: examples beyond the last one, an image that cannot be decoded, or one that lacks the caption
+                that the config promises.
         """
+        if not 0 <= start <= stop <= len(self):
+            raise InputsError(f"{self._name}: examples [{start}, {stop}) of {len(self)}.")
         made = list(self._threads.map(self._example, self._indices[start:stop]))
         images = torch.stack([frame for frame, _ in made])
         if self._tokenize is None or self._config.caption_column is None:

@@ -60,7 +60,7 @@ def builtin_inputs(subject_id: str) -> StdlibInputsConfig | ConceptInputsConfig:
         return StdlibInputsConfig(split="score")
     if subject_id.startswith(builtin.PREFIX) and name.startswith("concepts"):
         return ConceptInputsConfig(split="score", seed=int(seed), uniform=True)
-    raise ConfigError(f"{subject_id}: only builtin:stdlib-... and builtin:concepts-... bring inputs with them.")
+    raise ConfigError(f"{subject_id}: only builtin:stdlib-... and builtin:concepts-... bring inputs; name a store.")
 
 
 def _open(chosen: InputsConfig, tokenizer: Any, tokenize: Any, preprocess: Any) -> Any:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class TextInputs:
     def _pad(self) -> int:
         return next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None), 0)
 
-    @property
+    @cached_property
     def _kind_of_id(self) -> np.ndarray:
         kinds = np.full(max(len(self.tokenizer), 1), Kind.TOKEN, dtype=np.uint8)
         kinds[[i for i in self.tokenizer.all_special_ids if i < len(kinds)]] = Kind.SPECIAL
@@ -144,7 +145,8 @@ class TextInputs:
         if self.config.packing == "packed":
             body = values[start * self._width : stop * self._width].reshape(stop - start, self._width)
             return np.pad(body, ((0, 0), (self.config.context - self._width, 0)), constant_values=first)
-        edges = np.concatenate([[0], self._corpus.ends])[start : stop + 1]
+        before = self._corpus.ends[start - 1] if start else 0
+        edges = np.array([before, *self._corpus.ends[start:stop]])
         longest = int(np.diff(edges).max(initial=0))
         rows = np.full((stop - start, longest), pad, dtype=values.dtype)
         for row, (begin, end) in enumerate(pairwise(edges)):

@@ -60,6 +60,16 @@ class Subject(Protocol):
 
 
 @runtime_checkable
+class TextSubject(Subject, Protocol):
+    """A subject that reads text; its logits are those of the next token, or of masked tokens, or it has none."""
+
+    @property
+    def predicts_next_token(self) -> bool:
+        """Whether `forward` gives logits of the next token."""
+        ...
+
+
+@runtime_checkable
 class ImageTextSubject(Subject, Protocol):
     """A subject that embeds images and texts in one space."""
 

@@ -227,7 +227,9 @@ class LanguageSubject:
         for file in files:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
-        for name, weights in sorted(self.model.state_dict().items()) if not files else ():
+        # A head that the checkpoint lacks is random, different each time.
+        read = self.model if self.has_head else self.model.base_model
+        for name, weights in sorted(read.state_dict().items()) if not files else ():
             digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
             digest.update(weights.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

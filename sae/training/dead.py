@@ -30,12 +30,8 @@ class FiringCounts:
 
     @torch.no_grad()
     def update(self, codes: Codes) -> Int[Tensor, " d_sae"]:
-        """Count one batch and return how often each latent fired in it.
-
-        Integers are added, so the order of the additions, and with it the device, does not matter.
-        """
-        fired = torch.zeros_like(self.since_fired)
-        fired.index_add_(0, codes.indices, (codes.values != 0).long())
+        """Count one batch and return how often each latent fired in it."""
+        fired = codes.n_fired()
         self.since_fired.add_(len(codes)).mul_(fired == 0)
         self.window_fired += fired
         self.window_vectors += len(codes)

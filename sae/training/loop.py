@@ -82,6 +82,8 @@ class Run:
         self._write_config()
         torch.manual_seed(config.seed)
         dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
+        if not any(parameter.requires_grad for parameter in dictionary.parameters()):
+            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control that is not trained.")
         if state is None:
             self._initialise(dictionary)
         else:
@@ -254,6 +256,8 @@ def check_device(name: str) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r}: not a device. Allowed: cpu, cuda, cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r}: training runs on no such device. Allowed: cpu, cuda, cuda:N.")
     n_devices = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")

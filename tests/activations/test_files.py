@@ -57,7 +57,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
 
     write_durably(tmp_path / "x", [b"old"])
     with pytest.raises(StoreError, match="No space left on device"):
-        write_durably(tmp_path / "x", failing())
+        write_durably(tmp_path / "x", failing(), StoreError)
     assert (tmp_path / "x").read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["x"]
 
 

@@ -99,6 +99,19 @@ def test_the_whole_report_and_its_file(subject, store: ActivationStore, dictiona
     assert {"ce_recovered", "kl", "dead_fraction", "l0"} <= {score.name for score in report.scores}
 
 
+def test_without_logits_of_the_next_token_splicing_is_left_out(
+    tiny_bert_folder: Path, dictionary: Dictionary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load(f"language:{tiny_bert_folder}")
+    config = HarvestConfig(subject=encoder.id, hookpoints=(HOOKPOINT,), out=tmp_path / "store", dtype="float32")
+    read = harvest(encoder, LabelledTokens(), config)
+    dictionary.provenance["subject"] = encoder.id
+    report = evaluate(dictionary, read, settings(tmp_path), encoder, LabelledTokens())
+    names = {score.name for score in report.scores}
+    assert "fvu" in names and not {"ce_recovered", "kl"} & names
+    assert "no logits of the next token" in caplog.text
+
+
 def test_chunks_do_not_change_the_result(
     subject, store: ActivationStore, dictionary: Dictionary, tmp_path: Path
 ) -> None:

@@ -1,12 +1,15 @@
 import pytest
 import torch
 
+from sae.activations.store import Provenance
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.identity import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import DictionaryError
-from sae.features.examples import Chunk, top_examples
-from sae.features.show import picture, shaded_tokens
+from sae.features.examples import Chunk, Example, stored_chunks, top_examples
+from sae.features.show import patch_values, picture, shaded_tokens
+from sae.subjects.base import Hookpoint
+from sae.tensors import Batch, Kind, Rows
 
 N_EXAMPLES, ROWS, WIDTH = 20, 6, 4
 
@@ -45,6 +48,29 @@ def test_strongest_examples_first_each_once(identity: Dictionary, x: torch.Tenso
         torch.testing.assert_close(first.activations, expected)
 
 
+@pytest.mark.parametrize("chunk_vectors", [4, 6, 7, 1000])
+def test_chunks_hold_whole_examples_also_those_longer_than_a_chunk(x: torch.Tensor, chunk_vectors: int) -> None:
+    rows = torch.arange(len(x))
+    place = {"example": rows // ROWS, "position": (rows % ROWS).int(), "kind": torch.zeros(len(x), dtype=torch.uint8)}
+
+    class Stored:
+        def vectors(self, hookpoint: str, kinds: object) -> "Stored":
+            return self
+
+        def __len__(self) -> int:
+            return len(x)
+
+        def read(self, start: int, stop: int) -> torch.Tensor:
+            return x[start:stop]
+
+        def provenance(self, start: int, stop: int) -> Provenance:
+            return Provenance(**{name: column[start:stop] for name, column in place.items()})
+
+    read = list(stored_chunks(Stored(), "here", chunk_vectors))  # type: ignore[arg-type]
+    torch.testing.assert_close(torch.cat([chunk.x for chunk in read]), x)
+    assert all(len(chunk.x) % ROWS == 0 for chunk in read)
+
+
 def test_a_silent_latent_has_no_examples(identity: Dictionary, x: torch.Tensor) -> None:
     assert top_examples(identity, chunks(x, 4), [3]) == {3: []}
 
@@ -69,5 +95,26 @@ def test_a_picture_is_drawn_two_pixels_to_a_character() -> None:
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     image[0] = 255
     text = picture(image, None)
-    assert text.plain.count("▀") == 12 * 24
+    assert text.plain.count("▀") == 16 * 32
     assert all("rgb(255,0,0)" in str(span.style) for span in text.spans if "▀" in text.plain[span.start : span.end])
+
+
+@pytest.mark.parametrize("before", [(), (Kind.CLASS,), (Kind.CLASS, Kind.SPECIAL)])
+def test_patches_are_laid_out_whatever_stands_before_them(identity: Dictionary, before: tuple[Kind, ...]) -> None:
+    kind = torch.tensor([[*before, *[Kind.PATCH] * 6]], dtype=torch.uint8)
+
+    class Eye:
+        def hookpoints(self) -> dict[str, Hookpoint]:
+            return {"visual.blocks.0.hook_resid_post": Hookpoint("visual.blocks.0.hook_resid_post", 4, "visual.tokens")}
+
+        def rows(self, batch: Batch, grid: str) -> Rows:
+            return Rows(keep=torch.ones_like(kind, dtype=torch.bool), kind=kind)
+
+        def patch_grid(self, grid: str) -> tuple[int, int]:
+            return 2, 3
+
+    identity.provenance = {"hookpoint": "visual.blocks.0.hook_resid_post"}
+    positions = torch.tensor([0, 4], dtype=torch.int32) + len(before)
+    example = Example(4.0, 0, int(positions[1]), positions, torch.tensor([1.0, 4.0]))
+    lit = patch_values(Eye(), identity, Batch(first_example=0), example)
+    assert lit is not None and lit.tolist() == [[0.25, 0, 0], [0, 1, 0]]

@@ -268,6 +268,10 @@ def test_errors_name_the_place(tmp_path, jsonl, tokenizer, chat_tokenizer):
     assert "cannot read files of this kind" in message(TextInputsConfig(path=tmp_path / "picture.png"))
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     assert "not UTF-8" in message(TextInputsConfig(path=tmp_path / "latin.txt"))
+    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}\n')
+    assert "latin.jsonl, line 1: not JSON in UTF-8" in message(TextInputsConfig(path=tmp_path / "latin.jsonl"))
+    kept = TextInputsConfig(path=tmp_path / "latin.jsonl", cache=tmp_path / "cache")
+    assert "not JSON" in message(kept) and not list((tmp_path / "cache").iterdir()), "nothing half-made is left"
     with pytest.raises(InputsError, match=r"examples \[0, 100000\)"):
         open_inputs(TextInputsConfig(path=jsonl), tokenizer=tokenizer).batch(0, 100000)
 

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BertModel
 
 from sae.errors import HookpointError, SubjectError
 from sae.subjects import load as load_module
@@ -203,6 +203,42 @@ def test_without_a_tokenizer(tiny_gpt2_folder, tmp_path):
     assert subject.provenance()["tokens"]["tokenizer"] is None
     with pytest.raises(SubjectError, match="has no tokenizer"):
         _ = subject.tokenizer
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_an_encoder_without_its_head_can_be_read(safetensors, subjects, tiny_bert_folder, tmp_path, caplog):
+    body = BertModel.from_pretrained(tiny_bert_folder, add_pooling_layer=False)
+    body.config.save_pretrained(tmp_path)
+    if safetensors:
+        body.save_pretrained(tmp_path)
+    else:
+        torch.save(body.state_dict(), tmp_path / "pytorch_model.bin")
+    subject = load_module.load(f"language:{tmp_path}")
+    assert "no language-modelling head" in caplog.text and "random" not in caplog.text
+    hookpoints = list(subject.hookpoints())
+    assert hookpoints == list(subjects["bert"].hookpoints())
+    with_head = subjects["bert"].run(batch_of(), hookpoints)
+    for hookpoint, x in subject.run(batch_of(), hookpoints).items():
+        assert torch.equal(x, with_head[hookpoint]), hookpoint
+    with pytest.raises(SubjectError, match="no logits"):
+        subject.forward(batch_of())
+    # What the head was filled with leaves no trace.
+    again = load_module.load(f"language:{tmp_path}")
+    assert again.provenance()["weights_sha256"] == subject.provenance()["weights_sha256"]
+
+
+def test_a_body_with_holes_is_warned_of(tiny_gpt2_folder, tmp_path, caplog):
+    shutil.copytree(tiny_gpt2_folder, tmp_path, dirs_exist_ok=True)
+    model = AutoModelForCausalLM.from_pretrained(tiny_gpt2_folder)
+    weights = {name: value for name, value in model.state_dict().items() if ".h.1.mlp" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    subject = load_module.load(f"language:{tmp_path}")
+    assert "lacks transformer.h.1.mlp" in caplog.text and "random" in caplog.text
+    assert subject.predicts_next_token
+
+
+def test_whose_logits_are_of_the_next_token(subjects):
+    assert {name for name, subject in subjects.items() if not subject.predicts_next_token} == {"bert"}
 
 
 def test_other_dtypes(tiny_gpt2_folder):

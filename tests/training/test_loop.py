@@ -14,6 +14,7 @@ from sae import config as settings
 from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
+from sae.dictionaries.random_directions import RandomDirectionsConfig
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, TrainingError
 from sae.training.config import TrainConfig
@@ -71,7 +72,7 @@ def dies(action):
 
 def run_until_the_next_checkpoint_is_being_written():
     write = checkpoint.write_durably
-    checkpoint.write_durably = lambda path, pieces: kill() if path.name == "latest" else write(path, pieces)
+    checkpoint.write_durably = lambda path, *rest: kill() if path.name == "latest" else write(path, *rest)
     run(kill_at=None, resume=True)
 
 step = random.randint(26, 49)
@@ -242,7 +243,7 @@ def test_vectors_that_do_not_vary_are_refused(store: ActivationStore, config: Tr
         train(store, dataclasses.replace(config, rows=rows))
 
 
-@pytest.mark.parametrize(("device", "message"), [("cudda", "not a device"), ("cuda:99", "no such CUDA device")])
+@pytest.mark.parametrize(("device", "message"), [("cudda", "not a device"), ("meta", "no such device"), ("cuda:99", "no such CUDA device")])
 def test_a_device_that_is_not_there_is_named(
     store: ActivationStore, config: TrainConfig, device: str, message: str
 ) -> None:
@@ -255,3 +256,9 @@ def test_a_folder_that_cannot_be_written_is_named(store: ActivationStore, config
     config.out.write_text("a file is in the way")
     with pytest.raises(TrainingError, match=r"run.*cannot be written"):
         train(store, config)
+
+
+def test_a_control_is_not_trained(store: ActivationStore, config: TrainConfig) -> None:
+    control = RandomDirectionsConfig(d_sae=config.dictionary.d_sae, k=2)
+    with pytest.raises(ConfigError, match="'random_directions': a control that is not trained"):
+        train(store, dataclasses.replace(config, dictionary=control))
