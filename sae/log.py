@@ -217,7 +217,7 @@ class MetricLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = state or {"n_bytes": 0, "wandb_id": None}
         self._file = self.path.open("ab")
-        self._file.truncate(min(state["n_bytes"], self.path.stat().st_size))
+        self._file.seek(self._file.truncate(min(state["n_bytes"], self.path.stat().st_size)))
         self.wandb_id: str | None = state["wandb_id"]
         self._run = None if wandb == "off" else self._start_wandb(wandb, name, dict(config or {}))
 

@@ -123,3 +123,12 @@ def test_importing_says_nothing_and_leaves_wandb_alone() -> None:
     script = "import sae.log, sys; sys.exit('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_resumed_log_knows_its_length_before_it_is_written_to(tmp_path: Path) -> None:
+    with log.MetricLog(tmp_path) as first:
+        first.write(1, {"loss": 1.0})
+        state = first.state_dict()
+        first.write(2, {"loss": 2.0})
+    with log.MetricLog(tmp_path, state=state) as second:
+        assert second.state_dict() == state

@@ -107,7 +107,7 @@ def auc_matrix(
 def dense_auc_matrix(
     activations: Float[Tensor, "rows units"], labels: Bool[Tensor, "rows labels"], unit_block: int = 64
 ) -> Float[Tensor, "units labels"]:
-    """Area under the ROC curve of each unit as a detector of each label, as `auc_matrix`, for units that rarely rest."""
+    """Area under the ROC curve of each unit as a detector of each label: `auc_matrix` for units that rarely rest."""
     positives = labels.sum(0).double()
     negatives = len(labels) - positives
     blocks = []

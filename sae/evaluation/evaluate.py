@@ -49,8 +49,8 @@ class EvaluateConfig:
     """Score labels on at most this many examples."""
     n_spliced_examples: int = 256
     """Run the subject with reconstructions spliced in on at most this many examples."""
-    chunk_vectors: int = 4096
-    """Vectors per step; decides speed and memory, not results."""
+    chunk_vectors: int = 1024
+    """Vectors per step, and per block of the bootstrap; decides speed and the grain of intervals, not values."""
     batch_examples: int = 16
     """Examples per forward pass of the subject."""
     seed: int = 0

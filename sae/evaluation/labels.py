@@ -18,7 +18,7 @@ from sae.tensors import Vectors
 SPLIT_SEED = 0x5EED
 """Keeps the split apart from other random numbers drawn with the same small seed."""
 
-MIN_POSITIVES = 20
+MIN_POSITIVES = 10
 """Rows with a label, and rows without it, that each half must have for the label to be scored."""
 
 

@@ -70,7 +70,8 @@ def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: I
         batch = inputs.batch(example.example, example.example + 1)
         if dictionary.provenance["hookpoint"].startswith("visual."):
             assert batch.images is not None
-            evidence = picture(batch.images[0], patch_values(subject, dictionary, batch, example))
+            lit = patch_values(subject, dictionary, batch, example)
+            evidence = picture(batch.images[0], lit) if out.color_system else caption(inputs, example)
         else:
             assert batch.tokens is not None
             decode = token_decoder(subject)
@@ -122,6 +123,14 @@ def patch_values(
     values = torch.zeros(len(kinds))
     values[example.positions.long()] = example.activations
     return (values[kinds == Kind.PATCH] / example.value).view(subject.patch_grid(grid))
+
+
+def caption(inputs: Any, example: Example) -> Text:
+    """Say in words what an image shows, for where it cannot be drawn."""
+    if not hasattr(inputs, "references"):
+        return Text("(an image; use a terminal with colours to see it)")
+    (reference,) = inputs.references(example.example, example.example + 1)
+    return Text(", ".join(f"{key}: {value}" for key, value in reference.items()))
 
 
 def picture(image: UInt8[Tensor, "3 height width"], lit: Float[Tensor, "rows columns"] | None) -> Text:

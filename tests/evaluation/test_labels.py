@@ -59,5 +59,5 @@ def test_too_few_rows_of_every_label_is_an_error() -> None:
     x, codes, _ = planted()
     scorer = LabelScorer(5, pooled=False)
     scorer.update(x[:30], Codes.from_dense(codes[:30]), torch.arange(30), {"word": np.arange(30)})
-    with pytest.raises(EvaluationError, match="no value of word has 20 rows"):
+    with pytest.raises(EvaluationError, match="no value of word has 10 rows"):
         scorer.result({})

@@ -243,7 +243,9 @@ def test_vectors_that_do_not_vary_are_refused(store: ActivationStore, config: Tr
         train(store, dataclasses.replace(config, rows=rows))
 
 
-@pytest.mark.parametrize(("device", "message"), [("cudda", "not a device"), ("meta", "no such device"), ("cuda:99", "no such CUDA device")])
+@pytest.mark.parametrize(
+    ("device", "message"), [("cudda", "not a device"), ("meta", "no such device"), ("cuda:99", "no such CUDA device")]
+)
 def test_a_device_that_is_not_there_is_named(
     store: ActivationStore, config: TrainConfig, device: str, message: str
 ) -> None:

@@ -1,0 +1,114 @@
+"""What scripts/quickstart.sh runs: `sae` commands one after another, in one process so that libraries load once."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from sae import cli
+from sae.evaluation.metric import Score
+from sae.evaluation.pictures import label_scatter
+from sae.evaluation.report import Report
+from scripts import pentagon
+
+OUT = Path("runs/quickstart")
+TARGETS = {"ce_recovered": 0.9, "dead_fraction": 0.05}
+CHOSEN = (
+    *("fvu", "l0", "dead_fraction", "ce_recovered", "ce_recovered_mean"),
+    *("zero_shot_accuracy", "zero_shot_accuracy_clean", "zero_shot_ce_recovered"),
+    *("label_auc_latents", "label_auc_neurons", "label_auc_gain"),
+)
+SIZES = {
+    "stdlib-1l": {"store": "3072", "store-score": "512", "n_vectors": "600000", "labelled": "400", "spliced": "128"},
+    "concepts-clip": {
+        "store": "8192",
+        "store-score": "6144",
+        "n_vectors": "400000",
+        "labelled": "6144",
+        "spliced": "1024",
+    },
+}
+
+
+def run(*words: object) -> None:
+    """Show a command, then run it; the first that fails ends the quickstart."""
+    command = [str(word) for word in words]
+    print("\n$ sae " + " ".join(command), flush=True)
+    if status := cli.main(command):
+        sys.exit(status)
+
+
+def job(name: str) -> Report:
+    """Harvest twice, train, evaluate."""
+    size, out = SIZES[name], OUT / name
+    few = "--inputs.n-examples"
+    run("harvest", f"configs/harvest-{name}.yaml", "--out", out / "store", few, size["store"])
+    run("harvest", f"configs/harvest-{name}-score.yaml", "--out", out / "store-score", few, size["store-score"])
+    folders = ("--store", out / "store", "--out", out / "run")
+    run("train", f"configs/train-{name}.yaml", *folders, "--n-vectors", size["n_vectors"])
+    folders = ("--dictionary", out / "run" / "dictionary", "--store", out / "store-score", "--out", out / "run")
+    counts = ("--n-labelled-examples", size["labelled"], "--n-spliced-examples", size["spliced"])
+    run("evaluate", f"configs/evaluate-{name}.yaml", *folders, *counts)
+    return Report.load(out / "run" / "report.json")
+
+
+def clearest(report: Report) -> dict[str, object]:
+    """Return the label that gains most from a latent over the best neuron, among those separated well."""
+    rows = report.details["labels"]["labels"]
+    good = [row for row in rows if row["latent_auc"] > 0.95] or rows
+    return max(good, key=lambda row: row["latent_auc"] - row["neuron_auc"])
+
+
+def look(name: str, report: Report) -> None:
+    """Draw the label scores and show the clearest latent."""
+    out, row = OUT / name, clearest(report)
+    print(f"\n{name}: latent {row['latent']} stands for {row['label']} (held-out AUC {row['latent_auc']};")
+    print(f"the best of the raw neurons, {row['neuron']}, has {row['neuron_auc']}).")
+    run("show", out / "run" / "dictionary", row["latent"], "--store", out / "store-score", "--examples", 5)
+    print(f"\nstore       {out / 'store'}\ndictionary  {out / 'run' / 'dictionary'}")
+    print(f"report      {out / 'run' / 'report.json'}\npicture     {label_scatter(report, out / 'labels')}")
+
+
+def figure(name: str, score: Score) -> dict[str, object]:
+    better = "lower" if score.better == "lower" else "higher"
+    return {
+        "name": f"{name}/{score.name}",
+        "value": score.value,
+        "unit": score.unit,
+        "better": better,
+        "target": TARGETS.get(score.name),
+    }
+
+
+def main() -> None:
+    started = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    print("== 0. Ground truth: five concepts in two neurons (Toy Models of Superposition)")
+    cosine = pentagon.main(OUT / "pentagon")
+    reports = {}
+    for number, (name, what) in enumerate(
+        {
+            "stdlib-1l": "A language model: 512 MLP neurons of a one-layer transformer trained on Python source",
+            "concepts-clip": "A CLIP model: the last stage of a ResNet trained on a rendered world of concepts",
+        }.items(),
+        start=1,
+    ):
+        print(f"\n== {number}. {what}")
+        reports[name] = job(name)
+    print("\n== 3. What came out")
+    for name, report in reports.items():
+        look(name, report)
+    figures = [figure(name, report[score]) for name, report in reports.items() for score in CHOSEN if score in report]
+    figures.append(
+        {"name": "pentagon/smallest_cosine", "value": cosine, "unit": "cosine", "better": "higher", "target": 0.98}
+    )
+    seconds = time.monotonic() - started
+    figures.append({"name": "quickstart", "value": seconds, "unit": "seconds", "better": "lower", "target": 360})
+    (OUT / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"\nfigures     {OUT / 'figures.json'}   ({seconds:.0f} seconds in all)")
+    print("Next: docs/analysis.md, or  sae show builtin:stdlib-1l/blocks.0.mlp.hook_post 1981")
+
+
+if __name__ == "__main__":
+    main()
