@@ -124,7 +124,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
+    """Run one command; return the exit status: 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = _take_flag(words, "--debug")
     if not words or words[0] in ("-h", "--help", "help"):
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         print(f"sae {name}: {error or 'interrupted'}", file=sys.stderr)
-        return 130
+        return getattr(error, "exit_code", 130)
     return 0
 
 

@@ -64,9 +64,9 @@ class Codes:
         out = self.values.new_zeros(len(self), self.d_sae)
         return out.index_put_((self.rows, self.indices.long()), self.values)
 
-    def detach(self) -> "Codes":
-        """Drop the gradient."""
-        return Codes(self.offsets, self.indices, self.values.detach(), self.d_sae)
+    def to(self, device: torch.device | str) -> "Codes":
+        """Move to a device."""
+        return Codes(self.offsets.to(device), self.indices.to(device), self.values.to(device), self.d_sae)
 
     def _count_fired(self, groups: Tensor, n_groups: int) -> Tensor:
         """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""

@@ -1,6 +1,7 @@
 """Score one dictionary on one store, and on the subject where there is one."""
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,4 +224,5 @@ def _score_splicing(
             missing = "classes in the inputs" if isinstance(subject, ImageTextSubject) else "logits of the next token"
             logger.warning("%s: no %s, so what splicing does is not scored.", subject.id, missing)
             return []
-    return accumulator.scores(config.seed)
+    # A score whose data are missing, such as that of captions where there are none, is left out.
+    return [score for score in accumulator.scores(config.seed) if not math.isnan(score.value)]

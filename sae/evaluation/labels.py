@@ -83,11 +83,12 @@ class LabelScorer:
         self, x: Vectors, codes: Codes, example: Int[Tensor, " batch"], labels: Mapping[str, np.ndarray]
     ) -> None:
         """Add a chunk of whole examples; `labels` are per row, or per distinct example when pooled."""
-        groups = None
+        # Labels and their bookkeeping stay on the host, whatever computes the codes.
+        x, codes, groups = x.cpu(), codes.to("cpu"), None
         if self.pooled:
             example, groups = torch.unique_consecutive(example, return_inverse=True)
         self.latents.update(codes, groups)
-        self.neurons.append((x if groups is None else pool_dense(x, groups)).cpu())
+        self.neurons.append(x if groups is None else pool_dense(x, groups))
         self.examples.append(example)
         for family, values in labels.items():
             assert len(values) == len(example), (family, len(values), len(example))

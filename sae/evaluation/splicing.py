@@ -8,15 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sae.activations.store import TRAINING_KINDS
 from sae.dictionaries.base import Dictionary
 from sae.evaluation.metric import Metric, Sums, register
 from sae.inputs.base import Labelled
 from sae.subjects.base import Edit, ImageTextSubject, Subject
 from sae.subjects.splice import ablate, reconstruct
 from sae.tensors import Batch, Kind
-
-LEFT_OUT = (Kind.BOS, Kind.SPECIAL)
-"""Rows a dictionary is not trained on; they keep their activation in every condition, so that all compare alike."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,13 @@ def condition_edits(
 
 
 def trained_rows(subject: Subject, batch: Batch, hookpoint: str) -> Bool[Tensor, "example pos"]:
-    """Mark the positions whose activation is replaced: rows of the grid that are neither BOS nor special."""
+    """Mark the positions whose activation is replaced: rows of the kinds that dictionaries are trained on.
+
+    The others (BOS, special) keep their activation in every condition, so that all compare alike.
+    """
     rows = subject.rows(batch, subject.hookpoints()[hookpoint].grid)
-    left_out = torch.zeros_like(rows.keep)
-    for kind in LEFT_OUT:
-        left_out |= rows.kind == kind
-    return rows.keep & ~left_out
+    trained = torch.tensor([int(kind) for kind in TRAINING_KINDS], dtype=rows.kind.dtype, device=rows.kind.device)
+    return rows.keep & torch.isin(rows.kind, trained)
 
 
 def next_token_losses(
@@ -104,8 +103,8 @@ def zero_shot_answers(
 ) -> Iterator[ZeroShot]:
     """Classify every image over the classes of its inputs in the four conditions.
 
-    Logits are the subject's own, logit_scale applied; where a batch has captions, their cosine with the image is kept
-    too. The classifier is made once by the untouched subject, so a hookpoint of the text tower acts on captions only.
+    Images without an answer (-1) are left out. Logits are the subject's own, logit_scale applied; where a batch has
+    captions, their cosine with the image is kept too. The classifier is made once by the untouched subject, so a hookpoint of the text tower acts on captions only.
     """
     assert inputs.classes is not None
     classifier = subject.zero_shot_classifier(inputs.classes.prompts)
@@ -113,15 +112,17 @@ def zero_shot_answers(
         keep = trained_rows(subject, batch, hookpoint)
         answers = inputs.labels(batch.first_example, batch.first_example + len(batch))[inputs.classes.family]
         target = torch.from_numpy(answers).long()
+        known = target >= 0
         losses, hits, cosines = [], [], []
         with torch.no_grad():
             for edits in condition_edits(dictionary, hookpoint, mean, keep).values():
                 out = subject.forward(batch, edits)
                 logits = out.logits(classifier).float()
-                losses.append(F.cross_entropy(logits, target.to(logits.device), reduction="none"))
-                hits.append(logits.argmax(-1) == target.to(logits.device))
+                logits, right = logits.cpu()[known], target[known]
+                losses.append(F.cross_entropy(logits, right, reduction="none"))
+                hits.append(logits.argmax(-1) == right)
                 if out.text is not None:
-                    cosines.append((out.image * out.text).sum(-1).float())
+                    cosines.append((out.image * out.text).sum(-1).float().cpu()[known])
         yield ZeroShot(torch.stack(losses), torch.stack(hits), torch.stack(cosines) if cosines else None)
 
 

@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant", "tool")
 
 _PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ChatInputs(TextInputs):
@@ -87,7 +87,7 @@ def render(tokenizer: Any, messages: list[dict[str, Any]], where: str = "convers
         roles[cursor : cursor + len(said)] = ROLES.index(messages[index]["role"])
         cursor += len(said) + len(after)
     if not matches or cursor != len(text):
-        _log.warning("%s: the chat template changes what is said; its tokens get no role", where)
+        logger.warning("%s: the chat template changes what is said; its tokens get no role", where)
         roles[:] = NO_ROLE
     return text, roles
 

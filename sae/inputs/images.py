@@ -22,7 +22,7 @@ from sae.inputs.image_sources import Picture, Source, open_folder, open_list, op
 from sae.inputs.image_tables import open_hub, open_parquet
 from sae.tensors import Batch
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ImageInputs:
@@ -139,7 +139,7 @@ class ImageInputs:
         self._indices = [i for i, problem in zip(self._indices, problems, strict=True) if problem is None]
         found = [problem for problem in problems if problem is not None]
         if found:
-            _log.warning("%s: left out %d of %d images; first: %s", self._name, len(found), len(problems), found[0])
+            logger.warning("%s: left out %d of %d images; first: %s", self._name, len(found), len(problems), found[0])
         if not self._indices:
             raise InputsError(f"{self._name}: none of {len(problems)} images can be decoded. First: {found[0]}")
         return found

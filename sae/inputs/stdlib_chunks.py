@@ -32,7 +32,7 @@ _OUTSIDE = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__p
 _GENERATED = {"encodings", "pydoc_data"}
 _SMALL, _MIDDLE, _LARGE = 256, 1024, 2048
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def read_source(path: Path) -> str | None:
         with tokenize.open(path) as file:
             return file.read()
     except (SyntaxError, UnicodeDecodeError):
-        _log.info("%s: not text in its declared encoding; left out", path)
+        logger.info("%s: not text in its declared encoding; left out", path)
         return None
 
 

@@ -31,7 +31,7 @@ _VERSION = 1
 _BLOCK = 64
 _IN_MEMORY_BYTES = 64 << 20
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TextInputs:
@@ -59,7 +59,7 @@ class TextInputs:
         if not self._n_examples:
             raise InputsError(f"{self._name}: {len(self._corpus.ids)} tokens; one example needs {self._width}.")
         if config.n_examples is not None and available < config.n_examples:
-            _log.warning("%s: holds %d examples of the %d asked for", self._name, available, config.n_examples)
+            logger.warning("%s: holds %d examples of the %d asked for", self._name, available, config.n_examples)
         self.fingerprint = hashlib.sha256(f"{self._key} {self._corpus.digest}".encode()).hexdigest()
 
     def __len__(self) -> int:

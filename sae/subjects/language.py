@@ -36,7 +36,7 @@ GRID = "tokens"
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class _AllReadError(Exception):
@@ -297,10 +297,10 @@ def _check_weights(id: str, model: Any, missing: Collection[str]) -> bool:
     body = f"{model.base_model_prefix}."
     random = sorted(name for name in missing if name.startswith(body))
     if random:
-        _log.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(random[:8]))
+        logger.warning("%s: the checkpoint lacks %s; these weights are random", id, ", ".join(random[:8]))
     has_head = len(random) == len(missing)
     if not has_head:
-        _log.warning("%s: the checkpoint has no language-modelling head; activations can be read, logits cannot", id)
+        logger.warning("%s: the checkpoint has no language-modelling head; activations can be read, logits cannot", id)
     return has_head
 
 

@@ -50,7 +50,7 @@ class Checkpoints:
             return final
         try:
             self._write(final, state)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TrainingError) as error:
             raise TrainingError(
                 f"{final}: the checkpoint cannot be written: {error}. The last good one is {self.latest()}."
             ) from error

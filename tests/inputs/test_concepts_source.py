@@ -63,9 +63,10 @@ def test_fingerprint_follows_what_decides_the_examples(inputs: ConceptInputs) ->
         ConceptInputs(world, "score", 51),
         ConceptInputs(world, "score", 50, uniform=True),
         ConceptInputs(world, "score", 50, facet="word"),
+        ConceptInputs(world, "score", 50),  # without captions
     ]
-    assert len({inputs.fingerprint, *(other.fingerprint for other in others)}) == 7
-    assert ConceptInputs(world, "score", 50).fingerprint == inputs.fingerprint
+    assert len({inputs.fingerprint, *(other.fingerprint for other in others)}) == 8
+    assert ConceptInputs(world, "score", 50, inputs.tokenize).fingerprint == inputs.fingerprint
     assert others[1].batch(0, 1).images.shape[-1] == 48
     json.dumps([inputs.describe(), *inputs.references(0, 1)])
 

@@ -87,6 +87,7 @@ class ConceptInputs:
             "split": self.split,
             "n_examples": self.n_examples,
             "uniform": self.uniform,
+            "captions": self.tokenize is not None,
             "facet": self.facet,
         }
 
