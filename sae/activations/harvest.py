@@ -115,14 +115,14 @@ class _Reader:
             for point in points
         }
         device = next(iter(vectors.values())).device
-        if device.type != "cuda":
-            return Piece(selection.columns, vectors)
         kinds = selection.columns["kind"]
+        # Here rather than in the writer's thread, where a second team of OpenMP threads would fight the subject's.
+        summaries = {name: by_kind(value, kinds, self.config.covariance) for name, value in vectors.items()}
+        if device.type != "cuda":
+            return Piece(selection.columns, vectors, summaries)
         summaries = {
-            name: {
-                kind: summary.moved(_to_host) for kind, summary in by_kind(value, kinds, self.config.covariance).items()
-            }
-            for name, value in vectors.items()
+            name: {kind: summary.moved(_to_host) for kind, summary in of_kinds.items()}
+            for name, of_kinds in summaries.items()
         }
         host = {name: _to_host(value) for name, value in vectors.items()}
         arrived = torch.cuda.Event()

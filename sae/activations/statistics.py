@@ -1,6 +1,6 @@
 """Mean, variance and norms of the vectors at a hookpoint, streamed in float64.
 
-Each batch is summed once, in slices small enough to stay in the cache, and batches are merged in order by the formula
+Each batch is summed once, in slices, and batches are merged in order by the formula
 of Chan, Golub and LeVeque (*Updating Formulae and a Pairwise Algorithm for Computing Sample Variances*, 1979). The
 same batches in the same order give the same bits.
 """
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from sae.tensors import Kind, Vectors
 
-_SLICE_ELEMENTS = {"cpu": 32_000, "cuda": 1 << 22}
-"""Values converted to float64 at a time; on a CPU below the size from which torch splits an operation over threads,
-because this runs beside the subject's forward pass."""
+_SLICE_ELEMENTS = 1 << 17
+"""Values converted to float64 at a time, which bounds the memory that takes."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,15 @@ class Statistics:
         total, squares = (torch.zeros(d_in, dtype=torch.float64, device=device) for _ in range(2))
         norms = torch.zeros((), dtype=torch.float64, device=device)
         products = torch.zeros(d_in, d_in, dtype=torch.float64, device=device) if covariance else None
-        for part in x.split(max(1, _SLICE_ELEMENTS.get(device.type, 1 << 22) // d_in)):
+        for part in x.split(max(1, _SLICE_ELEMENTS // d_in)):
             values = part.double()
-            total += values.sum(0)
+            # Sums over rows as products with ones: several times faster on a CPU than summing along the first axis.
+            ones = values.new_ones(len(values))
+            total += ones @ values
             if products is not None:
                 products.addmm_(values.T, values)
             square = values.square_()
-            squares += square.sum(0)
+            squares += ones @ square
             norms += square.sum(1).sqrt_().sum()
         mean = total / max(n, 1)
         deviation = (squares - n * mean.square()).clamp_(min=0)

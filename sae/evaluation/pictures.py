@@ -24,18 +24,25 @@ def label_scatter(report: Report, out: Path) -> Path:
     if "labels" not in report.details:
         raise EvaluationError("label_scatter: the report has no label scores; evaluate on inputs with labels.")
     rows = report.details["labels"]["labels"]
+    from matplotlib import colormaps
+
     figure, axes = _square_axes()
     families = sorted({row["label"].partition("=")[0] for row in rows})
-    for family in families:
+    for number, family in enumerate(families):
         chosen = [row for row in rows if row["label"].startswith(f"{family}=")]
         axes.scatter(
-            [row["neuron_auc"] for row in chosen], [row["latent_auc"] for row in chosen], s=14, alpha=0.7, label=family
+            [row["neuron_auc"] for row in chosen],
+            [row["latent_auc"] for row in chosen],
+            s=14,
+            alpha=0.8,
+            label=family,
+            color=colormaps["tab20"](number % 20),
         )
     axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=0.8, zorder=0)
     axes.set(
         xlabel="best raw neuron, held-out AUC", ylabel="best latent, held-out AUC", xlim=(0.45, 1.01), ylim=(0.45, 1.01)
     )
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     about = report.about
     axes.set_title(f"{about['subject']['id']}  {about['hookpoint']}\n{len(rows)} labels", fontsize=9, loc="left")
     return save_picture(figure, out, rows, caption_hashes(about))
@@ -53,7 +60,8 @@ def save_picture(figure: Any, out: Path, rows: Sequence[Mapping[str, Any]], capt
         The path of the PNG.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.text(0.01, 0.005, caption, fontsize=6, color="0.4")
+    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+    figure.text(0.01, 0.008, caption, fontsize=6, color="0.4")
     png = out.with_suffix(".png")
     figure.savefig(png, dpi=150)
     # Without a date the same figure is the same file.
@@ -68,7 +76,7 @@ def save_picture(figure: Any, out: Path, rows: Sequence[Mapping[str, Any]], capt
 def _square_axes() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(6.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     axes.set_aspect("equal")
     axes.spines[["top", "right"]].set_visible(False)

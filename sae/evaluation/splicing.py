@@ -104,7 +104,8 @@ def zero_shot_answers(
     """Classify every image over the classes of its inputs in the four conditions.
 
     Images without an answer (-1) are left out. Logits are the subject's own, logit_scale applied; where a batch has
-    captions, their cosine with the image is kept too. The classifier is made once by the untouched subject, so a hookpoint of the text tower acts on captions only.
+    captions, their cosine with the image is kept too. The classifier is made once by the untouched subject, so a
+    hookpoint of the text tower acts on captions only.
     """
     assert inputs.classes is not None
     classifier = subject.zero_shot_classifier(inputs.classes.prompts)
