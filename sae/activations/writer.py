@@ -1,6 +1,6 @@
 """Putting shards in place, one after another, beside the next forward passes.
 
-One background thread summarises, hashes and writes. The order of its steps is what makes a harvest continue after it
+One background thread adds up the statistics, hashes and writes. The order of its steps is what makes a harvest continue after it
 was killed: the files of a shard, then the statistics up to it, then the manifest that names them, then the removal of
 the older statistics. Whatever the manifest does not name is not part of the store and is written again.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from sae.activations import examples
 from sae.activations.files import locked, map_tensors, tensor_pieces
 from sae.activations.manifest import FILE_NAME, FileEntry, GridEntry, Manifest, ShardEntry
-from sae.activations.statistics import ByKind, Statistics, by_kind, merge_kinds
+from sae.activations.statistics import ByKind, Statistics, merge_kinds
 from sae.durable import TEMPORARY, Bytes, write_durably
 from sae.errors import StoreError
 from sae.tensors import Kind
@@ -35,12 +35,12 @@ CONFIG_NAME = "config.yaml"
 class Piece:
     """The rows of one batch on one grid, on the host.
 
-    `vectors` may still be arriving until `arrived` returns; `summaries` are given where the device has made them.
+    `vectors` and their `summaries` may still be arriving from the device until `arrived` returns.
     """
 
     columns: dict[str, Tensor]
     vectors: dict[str, Tensor]
-    summaries: dict[str, ByKind] | None = None
+    summaries: dict[str, ByKind]
     arrived: Callable[[], None] | None = None
 
 
@@ -124,11 +124,8 @@ class StoreWriter:
         for piece in pieces:
             if piece.arrived:
                 piece.arrived()
-            for name, vectors in piece.vectors.items():
-                if piece.summaries:
-                    summary = piece.summaries[name]
-                else:
-                    summary = by_kind(vectors, piece.columns["kind"], self.manifest.covariance)
+            for name in piece.vectors:
+                summary = piece.summaries[name]
                 if not all(part.finite() for part in summary.values()):
                     raise StoreError(_describe_bad(name, piece, self.manifest))
                 summaries[name] = merge_kinds(summaries[name], summary)
