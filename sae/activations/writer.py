@@ -2,7 +2,8 @@
 
 One background thread adds up the statistics, hashes and writes. The order of its steps is what makes a harvest
 continue after it was killed: the files of a shard, then the statistics up to it, then the manifest that names them,
-then the removal of the older statistics. Whatever the manifest does not name is not part of the store and is written again.
+then the removal of the older statistics. Whatever the manifest does not name is not part of the store and is written
+again.
 """
 
 import dataclasses
