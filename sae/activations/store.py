@@ -1,7 +1,7 @@
 """Reading a store: vectors by hookpoint, where each row came from, and the examples behind them."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -39,6 +39,14 @@ class Provenance:
     position: Int[Tensor, " batch"]
     kind: UInt8[Tensor, " batch"]
     token: Int[Tensor, " batch"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def first(self, n: int) -> "Provenance":
+        """Return the provenance of the first n rows."""
+        token = None if self.token is None else self.token[:n]
+        return Provenance(self.example[:n], self.position[:n], self.kind[:n], token)
 
 
 class ActivationStore:
@@ -190,6 +198,27 @@ class Vectors:
         for name, out in columns.items():
             self._fill(out, name, start)
         return Provenance(example, position, kind, token if has_token else None)
+
+    def whole_examples(self, chunk_vectors: int, limit: int | None = None) -> Iterator[tuple[int, Provenance]]:
+        """Cut the rows into chunks that end where an example ends; yields each one's first row and its provenance.
+
+        A chunk grows beyond `chunk_vectors` only for an example that is longer. After `limit` rows the cut is exact.
+        """
+        total = min(len(self), limit or len(self))
+        start = 0
+        while start < total:
+            size = chunk_vectors
+            while True:
+                stop = min(start + size, total)
+                # The row after the chunk tells whether the chunk's last example goes on.
+                rows = self.provenance(start, min(stop + 1, total))
+                if stop < total:
+                    stop -= int((rows.example[:-1] == rows.example[-1]).sum())
+                if stop > start:
+                    break
+                size *= 2
+            yield start, rows.first(stop - start)
+            start = stop
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.activations.store import TRAINING_KINDS, ActivationStore, Vectors
+from sae.activations.store import TRAINING_KINDS, ActivationStore, Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation import reconstruction, splicing
@@ -137,14 +137,14 @@ def _score_vectors(
     scorer = None
     total = min(len(vectors), config.n_vectors or len(vectors))
     with progress("encode", total=total, unit="vectors") as bar:
-        for start, stop in _whole_examples(vectors, total, config.chunk_vectors):
-            x = vectors.read(start, stop).to(config.device)
+        for start, rows in vectors.whole_examples(config.chunk_vectors, total):
+            x = vectors.read(start, start + len(rows)).to(config.device)
             chunk = next(reconstruction.reconstructions(dictionary, [x]))
             accumulator.update(chunk)
             firing.update(chunk.codes)
             if isinstance(inputs, Labelled):
-                scorer = _update_labels(scorer, chunk, vectors, start, stop, inputs, config)
-            bar.advance(stop - start)
+                scorer = _update_labels(scorer, chunk, rows, inputs, config)
+            bar.advance(len(rows))
     scores = accumulator.scores(config.seed) + firing.scores()
     details: dict[str, Any] = {"density": firing.histogram()}
     if scorer is not None:
@@ -154,30 +154,13 @@ def _score_vectors(
     return scores, details
 
 
-def _whole_examples(vectors: Vectors, total: int, chunk_vectors: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into chunks that end where an example ends, as far as examples are shorter than a chunk."""
-    start = 0
-    while start < total:
-        stop = min(start + chunk_vectors, total)
-        if stop < total:
-            example = vectors.provenance(start, stop + 1).example
-            same_as_next = int((example == example[-1]).sum()) - 1
-            if same_as_next < stop - start:
-                stop -= same_as_next
-        yield start, stop
-        start = stop
-
-
 def _update_labels(
     scorer: LabelScorer | None,
     chunk: reconstruction.Reconstruction,
-    vectors: Vectors,
-    start: int,
-    stop: int,
+    rows: Provenance,
     inputs: Labelled,
     config: EvaluateConfig,
 ) -> LabelScorer:
-    rows = vectors.provenance(start, stop)
     first, last = int(rows.example[0]), int(rows.example[-1])
     if scorer is not None and last >= config.n_labelled_examples:
         return scorer

@@ -40,18 +40,8 @@ class Example:
 def stored_chunks(store: ActivationStore, hookpoint: str, chunk_vectors: int = 8192) -> Iterator[Chunk]:
     """Read a store from its start in chunks that end where an example ends; BOS and special rows are left out."""
     vectors = store.vectors(hookpoint, TRAINING_KINDS)
-    start = 0
-    while start < len(vectors):
-        stop = min(start + chunk_vectors, len(vectors))
-        rows = vectors.provenance(start, stop)
-        while stop < len(vectors) and int(rows.example[0]) == int(rows.example[-1]):
-            stop = min(stop + chunk_vectors, len(vectors))
-            rows = vectors.provenance(start, stop)
-        if stop < len(vectors):
-            stop -= int((rows.example == rows.example[-1]).sum())
-        n = stop - start
-        yield Chunk(vectors.read(start, stop), rows.example[:n], rows.position[:n])
-        start = stop
+    for start, rows in vectors.whole_examples(chunk_vectors):
+        yield Chunk(vectors.read(start, start + len(rows)), rows.example, rows.position)
 
 
 def live_chunks(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sae.activations.store import Provenance
+from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.identity import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
@@ -54,6 +54,8 @@ def test_chunks_hold_whole_examples_also_those_longer_than_a_chunk(x: torch.Tens
     place = {"example": rows // ROWS, "position": (rows % ROWS).int(), "kind": torch.zeros(len(x), dtype=torch.uint8)}
 
     class Stored:
+        whole_examples = Vectors.whole_examples
+
         def vectors(self, hookpoint: str, kinds: object) -> "Stored":
             return self
 
