@@ -1,7 +1,8 @@
 """Where the subjects and dictionaries lie that come with this project.
 
 In a clone they are in `checkpoints/`, beside the package; in an installed wheel inside the package.
-A built-in is named `builtin:NAME` or `builtin:NAME@SEED`, and a dictionary `builtin:NAME@SEED/HOOKPOINT`.
+A built-in is named `builtin:NAME` or `builtin:NAME@SEED`, and a dictionary `builtin:NAME@SEED/HOOKPOINT`. Dictionaries
+that were trained as its controls lie below it: `builtin:NAME@SEED/HOOKPOINT/controls/CONTROL`.
 """
 
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from sae.errors import ConfigError, nearest
 
 PREFIX = "builtin:"
+UNTRAINED = "untrained:"
+"""What stands before a subject's id, built in or not, for the same model with weights drawn anew."""
 
 
 def root() -> Path:

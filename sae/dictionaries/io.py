@@ -5,6 +5,7 @@ hookpoint, store hash, seed, what normalisation was folded, vectors trained on, 
 and the sha256 over config and tensors. It is renamed into place last, so a folder with matching files is complete.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,27 +28,37 @@ TENSORS_FILE = "dictionary.safetensors"
 CONFIG_FILE = "dictionary.json"
 
 
-def save_dictionary(dictionary: Dictionary, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a dictionary into a folder, replacing the one that may be there.
+def save_dictionary(
+    dictionary: Dictionary, folder: Path | str, provenance: Mapping[str, Any] | None = None, *, compact: bool = False
+) -> None:
+    """Write a dictionary into a folder, replacing the one that may be there. Each file appears whole or not at all.
 
-    `provenance` is added to the dictionary's own. Each file appears whole or not at all.
+    Args:
+        dictionary: what to write.
+        folder: where; created if it is not there.
+        provenance: added to the dictionary's own.
+        compact: round both matrices to bfloat16, which halves the file. Vectors and thresholds keep their precision,
+            and the loaded dictionary computes in theirs.
 
     Raises:
         DictionaryError: the provenance cannot be written as JSON, or the folder cannot be written.
     """
     folder, provenance = Path(folder), dictionary.provenance | dict(provenance or {})
+    written = _rounded(dictionary) if compact else dictionary
     description = {
         "format": FORMAT,
         "d_in": dictionary.d_in,
         "config": configs.encode(dictionary.config),
         "provenance": provenance,
-        "sha256": dictionary.hash,
+        "sha256": written.hash,
     }
     try:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DictionaryError(f"{folder}: the provenance does not fit into JSON: {error}.") from error
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in dictionary.tensors().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in written.tensors().items()}
+    if compact:
+        tensors = {name: tensor.bfloat16() if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
     write_durably(folder / TENSORS_FILE, [save(tensors)], DictionaryError)
     write_durably(folder / CONFIG_FILE, [text.encode()], DictionaryError)
     dictionary.provenance = provenance
@@ -61,8 +72,7 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> D
         DictionaryError: a file is missing or damaged, of another format version or an unknown kind, or holds other
             tensors than its config says.
     """
-    source = str(source)
-    folder = builtin.dictionary_folder(source) if source.startswith(builtin.PREFIX) else Path(source)
+    folder = dictionary_folder(source)
     description = _read_description(folder / CONFIG_FILE)
     try:
         config = registry.decode_config(description["config"], where="config")
@@ -78,6 +88,25 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> D
             "do not belong together."
         )
     return dictionary.to(device).eval()
+
+
+def dictionary_folder(source: Path | str) -> Path:
+    """Return the folder that a dictionary's folder or `builtin:` name stands for; a folder need not exist.
+
+    Raises:
+        ConfigError: no built-in dictionary has that name.
+    """
+    source = str(source)
+    return builtin.dictionary_folder(source) if source.startswith(builtin.PREFIX) else Path(source)
+
+
+def _rounded(dictionary: Dictionary) -> Dictionary:
+    """Return a copy whose matrices hold only what bfloat16 can."""
+    rounded = copy.deepcopy(dictionary)
+    for tensor in rounded.tensors().values():
+        if tensor.ndim == 2:
+            tensor.copy_(tensor.bfloat16())
+    return rounded
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -107,7 +136,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy tensors into a freshly built dictionary, keeping the dtype they were saved in."""
+    """Copy tensors into a dictionary, which takes the dtype of the vectors; compact matrices are widened to it."""
     expected = dictionary.tensors()
     for name in expected.keys() ^ tensors.keys():
         state = "missing" if name in expected else "not part of this kind of dictionary"
@@ -117,6 +146,6 @@ def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> Non
             raise DictionaryError(
                 f"{path}: {name} has shape {list(tensor.shape)}; the config says {list(expected[name].shape)}."
             )
-    dictionary.to(tensors["W_dec"].dtype)
+    dictionary.to(tensors["b_dec"].dtype)
     for name, tensor in dictionary.tensors().items():
         tensor.copy_(tensors[name])

@@ -10,14 +10,19 @@ from typing import Any
 
 from sae import config as configs
 from sae.dictionaries.base import Dictionary, DictionaryConfig
-from sae.dictionaries.identity import Identity
+from sae.dictionaries.frozen import FrozenDecoder, FrozenEncoder
+from sae.dictionaries.linear import Constant, Identity, Pca
 from sae.dictionaries.random_directions import RandomDirections
+from sae.dictionaries.threshold import Thresholded
 from sae.dictionaries.topk import TopK
 from sae.errors import ConfigError, DictionaryError, nearest
 
 GROUP = "sae.dictionaries"
 
-BUILT_IN: dict[str, type[Dictionary]] = {cls.config_type.kind: cls for cls in (TopK, Identity, RandomDirections)}
+BUILT_IN: dict[str, type[Dictionary]] = {
+    cls.config_type.kind: cls
+    for cls in (TopK, Thresholded, Identity, Pca, Constant, RandomDirections, FrozenDecoder, FrozenEncoder)
+}
 
 
 def kinds() -> list[str]:

@@ -104,11 +104,12 @@ class _EncodeTopK(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         centred, weight, indices = ctx.saved_tensors
         backend, (batch, n) = backend_of(weight), indices.shape
+        needs_x, _, needs_weight = ctx.needs_input_grad[:3]
         offsets = torch.arange(batch + 1, device=indices.device) * n
         entries, grad = indices.reshape(-1), grads[0].reshape(-1).contiguous()
-        grad_weight = backend.accumulate(offsets, entries, grad, centred, len(weight))
+        grad_weight = backend.accumulate(offsets, entries, grad, centred, len(weight)) if needs_weight else None
         grad_bias = backend.accumulate(offsets, entries, grad, centred.new_ones(batch, 1), len(weight)).squeeze(1)
-        grad_x = backend.decode(offsets, entries, grad, weight) if ctx.needs_input_grad[0] else None
+        grad_x = backend.decode(offsets, entries, grad, weight) if needs_x else None
         # The centre sees every row's gradient summed, and that sum already stands in the bias gradient.
         return grad_x, -(grad_bias @ weight), grad_weight, grad_bias, None, None, None
 

@@ -29,6 +29,7 @@ from transformers.utils import logging as hf_logging
 from sae.errors import SubjectError, nearest
 from sae.subjects.base import Activation, Edit, Hookpoint, find_hookpoint
 from sae.subjects.places import Place, Visitor, find_places
+from sae.subjects.untrained import drawing
 from sae.tensors import Batch, Kind, Rows
 
 GRID = "tokens"
@@ -58,13 +59,21 @@ class LanguageSubject:
     kind = "language"
 
     def __init__(
-        self, id: str, model: nn.Module, source: str, causal: bool, places: Mapping[str, Place], has_head: bool = True
+        self,
+        id: str,
+        model: nn.Module,
+        source: str,
+        causal: bool,
+        places: Mapping[str, Place],
+        has_head: bool = True,
+        untrained: bool = False,
     ) -> None:
         self.id = id
         self.model: Any = model
         self.causal = causal
         self.has_head = has_head
         self._source = source
+        self._untrained = untrained
         self._places = dict(places)
         self._hookpoints = self._probe()
 
@@ -75,6 +84,7 @@ class LanguageSubject:
         folder_or_name: str | Path,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
+        untrained: bool = False,
     ) -> Self:
         """Load a local Hugging Face folder or a model of the hub.
 
@@ -83,6 +93,7 @@ class LanguageSubject:
             folder_or_name: the folder, or the name on the hub.
             device: where it runs.
             dtype: of the weights and activations; float32 on a CPU and the checkpoint's own elsewhere if not given.
+            untrained: take only the config and the tokenizer, and draw the weights anew.
 
         Raises:
             SubjectError: nothing is there, it cannot be read, or TransformerLens does not know the architecture.
@@ -95,17 +106,16 @@ class LanguageSubject:
             model_class = get_hf_model_class_for_architecture(architecture)
             chosen = _dtype(dtype) or (torch.float32 if on_cpu else "auto")
             hf_logging.disable_progress_bar()
-            loaded: Any = model_class.from_pretrained(source, dtype=chosen, output_loading_info=True)
-            model, loading = loaded
+            model, missing = _draw(model_class, config, chosen) if untrained else _read(model_class, source, chosen)
             bridge_config = build_bridge_config_from_hf(config, architecture, source, model.dtype)
             adapter = ArchitectureAdapterFactory.select_architecture_adapter(bridge_config)
             places = find_places(adapter, model)
         except (OSError, ValueError) as error:
             raise SubjectError(f"{id}: cannot load {source!r} as a language model: {error}") from error
-        has_head = _check_weights(id, model, loading["missing_keys"])
+        has_head = _check_weights(id, model, missing)
         model.config.use_cache = False
         model = model.to(device).eval().requires_grad_(False)
-        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places, has_head)
+        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places, has_head, untrained)
 
     @property
     def device(self) -> torch.device:
@@ -223,7 +233,8 @@ class LanguageSubject:
     def _weights_sha256(self) -> str:
         """Hash of the local safetensors files, or of the parameters where the weights came from elsewhere."""
         digest = hashlib.sha256()
-        files = sorted(Path(self._source).glob("*.safetensors")) if Path(self._source).is_dir() else []
+        local = Path(self._source).is_dir() and not self._untrained
+        files = sorted(Path(self._source).glob("*.safetensors")) if local else []
         for file in files:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -290,6 +301,19 @@ class LanguageSubject:
             if len(seen) == 1 and len(seen[0]) == 3 and seen[0][:2] == (1, 2) and not behind_mlp:
                 found[name] = Hookpoint(name, seen[0][2], GRID)
         return found
+
+
+def _read(model_class: Any, source: str, dtype: torch.dtype | str) -> tuple[Any, Collection[str]]:
+    """Load a model, and return it with the names of the weights that its checkpoint lacks."""
+    model, loading = model_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
+    return model, loading["missing_keys"]
+
+
+def _draw(model_class: Any, config: Any, dtype: torch.dtype | str) -> tuple[Any, Collection[str]]:
+    """Return the model as its own initialisation makes it; drawn in float32, so that no weight depends on the dtype."""
+    with drawing():
+        model = model_class.from_config(config, dtype=torch.float32)
+    return model.to(config.dtype or torch.float32 if dtype == "auto" else dtype), ()
 
 
 def _check_weights(id: str, model: Any, missing: Collection[str]) -> bool:

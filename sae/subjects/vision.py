@@ -17,6 +17,7 @@ from sae.subjects.clip_files import check_vocabulary, hash_weights, read_folder
 from sae.subjects.clip_inputs import Frames, TextMarks
 from sae.subjects.clip_sites import editing, reading
 from sae.subjects.clip_towers import PatchGrid, text_sites, visual_sites
+from sae.subjects.untrained import dead_leaves, drawing, settle_batch_norms
 from sae.tensors import Batch, Kind, Rows
 
 _TOWERS = ("visual", "text")
@@ -103,6 +104,7 @@ class ClipSubject:
         source: str | Path,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
+        untrained: bool = False,
     ) -> Self:
         """Load a model.
 
@@ -111,6 +113,8 @@ class ClipSubject:
             source: NAME/TAG, hf-hub:NAME, or a folder with open_clip_config.json and open_clip_model.safetensors.
             device: where the model runs.
             dtype: of its weights and activations; by default float32.
+            untrained: draw the weights anew, as open_clip initialises them, and let the statistics of batch norms
+                settle on synthetic pictures.
 
         Raises:
             SubjectError: nothing loadable is there, or the checkpoint wants QuickGELU and the model has none.
@@ -123,7 +127,15 @@ class ClipSubject:
         elif not name.startswith("hf-hub:"):
             name, tag = _by_tag(subject_id, name)
         try:
-            model: Any = open_clip.create_model(name, tag, require_pretrained=True, **overrides)
+            with drawing():
+                model: Any = open_clip.create_model(
+                    name,
+                    tag,
+                    load_weights=not untrained,
+                    require_pretrained=not untrained,
+                    pretrained_text=False,
+                    **overrides,
+                )
             config: Any = open_clip.get_model_config(name)
             tokenizer = open_clip.get_tokenizer(name, **tokenizer_settings)
         except _load_errors() as error:
@@ -131,6 +143,9 @@ class ClipSubject:
         check_vocabulary(subject_id, model, tokenizer)
         settings = {key: value for key, value in model.visual.preprocess_cfg.items() if key not in ("size", "mode")}
         transform = open_clip.image_transform(model.visual.preprocess_cfg["size"], is_train=False, **settings)
+        if untrained:
+            frames = Frames(model.visual.preprocess_cfg, transform)
+            settle_batch_norms(model, frames.normalise(dead_leaves(*frames.size)))
         return cls(subject_id, model, tokenizer, transform, config, device, _as_dtype(subject_id, dtype))
 
     def hookpoints(self) -> Mapping[str, Hookpoint]:

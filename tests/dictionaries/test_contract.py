@@ -1,6 +1,6 @@
 """What every registered architecture promises."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,25 @@ D_IN = 16
 
 @dataclass(frozen=True)
 class Case:
-    """How to build one architecture small, and whether it learns."""
+    """How to build one architecture small, what of it learns, and whether it recovers a known dictionary."""
 
     settings: dict[str, float]
+    learns: frozenset[str] = frozenset()
     toy_settings: dict[str, float] | None = None
+    more_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    decoder_norm: float = 1
 
 
+EVERYTHING = frozenset({"W_enc_rows", "b_enc", "W_dec", "b_dec"})
 CASES = {
-    "topk": Case({"d_sae": 48, "k": 5}, toy_settings={"d_sae": 24, "k": 3}),
+    "topk": Case({"d_sae": 48, "k": 5}, learns=EVERYTHING, toy_settings={"d_sae": 24, "k": 3}),
+    "thresholded": Case({"d_sae": 48}, more_shapes={"threshold": (48,)}),
     "identity": Case({"d_sae": D_IN}),
+    "pca": Case({"d_sae": 2 * D_IN}, decoder_norm=0.5),
+    "constant": Case({"d_sae": 48}, decoder_norm=0),
     "random_directions": Case({"d_sae": 48, "k": 5}),
+    "frozen_decoder": Case({"d_sae": 48, "k": 5}, learns=EVERYTHING - {"W_dec"}),
+    "frozen_encoder": Case({"d_sae": 48, "k": 5}, learns=EVERYTHING - {"W_enc_rows"}),
 }
 
 
@@ -50,6 +59,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def adam(dictionary: Dictionary, lr: float) -> torch.optim.Adam:
+    return torch.optim.Adam([p for p in dictionary.parameters() if p.requires_grad], lr=lr, fused=True)
+
+
 def train_step(dictionary: Dictionary, optimiser: torch.optim.Optimizer, x: Tensor, dead: Tensor) -> None:
     optimiser.zero_grad()
     dictionary.loss(x, dead).total.backward()
@@ -66,7 +79,7 @@ def test_shapes(kind: str) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in dictionary.tensors().items()}
     d_sae = dictionary.d_sae
     expected = {"W_enc": (D_IN, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, D_IN), "b_dec": (D_IN,), "variance": ()}
-    assert shapes == expected
+    assert shapes == expected | CASES[kind].more_shapes
     assert dictionary.W_enc.data_ptr() == dictionary.W_enc_rows.data_ptr()
     assert "\n" not in repr(dictionary) and kind in repr(dictionary)
 
@@ -77,9 +90,12 @@ def test_sparse_decode_equals_dense_decode(kind: str) -> None:
     torch.testing.assert_close(dictionary.decode(codes), codes.dense() @ dictionary.W_dec + dictionary.b_dec)
 
 
-def test_decoder_rows_have_norm_one(kind: str) -> None:
-    dictionary = make(kind)
-    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+def decoder_norms(kind: str) -> Tensor:
+    return torch.full((int(CASES[kind].settings["d_sae"]),), float(CASES[kind].decoder_norm))
+
+
+def test_decoder_rows_have_their_norm(kind: str) -> None:
+    torch.testing.assert_close(make(kind).W_dec.norm(dim=1), decoder_norms(kind))
 
 
 def test_saving_keeps_every_bit(kind: str, tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_folded_on_raw_vectors_equals_trained_on_scaled_ones(kind: str) -> None:
     torch.testing.assert_close(folded(raw) * scale, dictionary(raw * scale))
     none = torch.zeros(dictionary.d_sae, dtype=torch.bool)
     torch.testing.assert_close(folded.loss(raw, none).total, dictionary.loss(raw * scale, none).total)
-    torch.testing.assert_close(folded.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+    torch.testing.assert_close(folded.W_dec.norm(dim=1), decoder_norms(kind))
     assert dictionary.hash == before, "folding changed the original"
 
 
@@ -114,8 +130,8 @@ def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
     results = []
     for _ in range(2):
         dictionary = make(kind, seed=7)
-        if CASES[kind].toy_settings is not None:
-            optimiser = torch.optim.Adam(dictionary.parameters(), lr=1e-3, fused=True)
+        if CASES[kind].learns:
+            optimiser = adam(dictionary, lr=1e-3)
             for _ in range(3):
                 train_step(dictionary, optimiser, vectors(), torch.arange(dictionary.d_sae) % 4 == 0)
         results.append(dictionary.hash)
@@ -141,10 +157,20 @@ def test_a_width_of_zero_is_refused(kind: str) -> None:
         registry.make_dictionary(config, 0)
 
 
+def test_exactly_the_parameters_that_learn_change(kind: str) -> None:
+    dictionary, learns = make(kind), CASES[kind].learns
+    assert {name for name, parameter in dictionary.named_parameters() if parameter.requires_grad} == learns
+    if not learns:
+        return
+    before = {name: tensor.clone() for name, tensor in dictionary.state_dict().items()}
+    train_step(dictionary, adam(dictionary, lr=1e-3), vectors(), torch.arange(dictionary.d_sae) % 4 == 0)
+    changed = {name for name, tensor in dictionary.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == learns
+
+
 def test_the_decoder_gradient_keeps_the_norm(kind: str) -> None:
     dictionary = make(kind)
-    if CASES[kind].toy_settings is None:
-        assert not any(parameter.requires_grad for parameter in dictionary.parameters())
+    if "W_dec" not in CASES[kind].learns:
         return
     dictionary.loss(vectors(), torch.zeros(dictionary.d_sae, dtype=torch.bool)).total.backward()
     dictionary.after_backward()
@@ -154,7 +180,7 @@ def test_the_decoder_gradient_keeps_the_norm(kind: str) -> None:
     with torch.no_grad():
         dictionary.W_dec.mul_(3)
     dictionary.after_step()
-    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
+    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), decoder_norms(kind))
 
 
 def toy_truth(n_features: int, generator: torch.Generator) -> Tensor:
@@ -177,7 +203,7 @@ def test_training_recovers_a_known_dictionary(kind: str) -> None:
     config: DictionaryConfig = registry.decode_config({"kind": kind} | settings)
     dictionary = registry.make_dictionary(config, D_IN)
     dictionary.initialise(toy_vectors(truth, 2048, generator), generator)
-    optimiser = torch.optim.Adam(dictionary.parameters(), lr=1e-2, fused=True)
+    optimiser = adam(dictionary, lr=1e-2)
     fired = torch.ones(dictionary.d_sae, dtype=torch.bool)
     for step in range(300):
         for group in optimiser.param_groups:

@@ -153,3 +153,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DictionaryError, match="could not be written"):
         io.save_dictionary(dictionary(), tmp_path / "file")
+
+
+def test_compact_files_round_the_matrices_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    original, x = dictionary(), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    io.save_dictionary(original, tmp_path / "compact", {"seed": 0}, compact=True)
+    stored = load_file(tmp_path / "compact" / io.TENSORS_FILE)
+    assert {name for name, tensor in stored.items() if tensor.dtype == torch.bfloat16} == {"W_enc", "W_dec"}
+    loaded = io.load_dictionary(tmp_path / "compact")
+    assert all(tensor.dtype == torch.float32 for tensor in loaded.tensors().values())
+    assert loaded(x).dtype == torch.float32
+    torch.testing.assert_close(loaded.W_dec, original.W_dec, rtol=2**-8, atol=0)
+    assert torch.equal(loaded.b_dec, original.b_dec)
+    assert original.hash == dictionary().hash, "saving changed what was saved"
+    io.save_dictionary(loaded, tmp_path / "again", compact=True)
+    assert io.load_dictionary(tmp_path / "again").hash == loaded.hash

@@ -4,7 +4,7 @@ import pytest
 
 from sae import config as configs
 from sae.dictionaries import registry
-from sae.dictionaries.identity import Identity, IdentityConfig
+from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, DictionaryError
 
@@ -24,7 +24,7 @@ def test_an_unknown_kind_names_the_nearest() -> None:
 
 
 def test_the_identity_is_as_wide_as_its_vectors() -> None:
-    with pytest.raises(DictionaryError, match="must equal d_in"):
+    with pytest.raises(DictionaryError, match="it must be 7"):
         registry.make_dictionary(IdentityConfig(d_sae=8), 7)
 
 
