@@ -1,6 +1,6 @@
 """What every source of text or images can do: hand out examples by number, and say what it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,10 +43,34 @@ class Labelled(Protocol):
     """Inputs with exact labels.
 
     `labels(start, stop)` gives, per family, integers of shape [examples, pos] (one per token) or [examples]; -1 where a
-    family says nothing. `label_names[family][value]` names a value.
+    family says nothing. `label_names[family][value]` names a value. Families in `bookkeeping` say how an example was
+    drawn rather than what it shows; they are not scored.
     """
 
     label_names: Mapping[str, Sequence[str]]
+    bookkeeping: Collection[str]
     classes: Classes | None
 
     def labels(self, start: int, stop: int) -> dict[str, np.ndarray]: ...
+
+
+@runtime_checkable
+class Masked(Protocol):
+    """Images with exact masks.
+
+    `masks(start, stop, grid)` gives the share of each cell that each part of `mask_names` covers, floats of shape
+    [examples, pos, parts]; `grid` is the number of rows and columns of cells, which follow row by row.
+    """
+
+    mask_names: Sequence[str]
+
+    def masks(self, start: int, stop: int, grid: tuple[int, int]) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Kindred(Protocol):
+    """Inputs that know which of their labels are related in ways that do not show in how often they occur together."""
+
+    def kindred(self, one: str, other: str) -> bool:
+        """Whether two labels, each `family=value`, are related."""
+        ...

@@ -31,6 +31,7 @@ class ChatInputs(TextInputs):
     """
 
     label_names: Mapping[str, Sequence[str]] = {"role": ROLES}
+    bookkeeping = ()
     classes = None
 
     def labels(self, start: int, stop: int) -> dict[str, np.ndarray]:

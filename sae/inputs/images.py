@@ -88,6 +88,8 @@ class ImageInputs:
         all_classes = self._source.classes()
         return [all_classes[index] for index in self._indices]
 
+    bookkeeping = ()
+
     @cached_property
     def label_names(self) -> dict[str, list[str]]:
         """The names of the classes, sorted; empty where nothing is said of any image."""

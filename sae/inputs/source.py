@@ -50,15 +50,16 @@ def open_inputs(
 
 
 def builtin_inputs(subject_id: str) -> StdlibInputsConfig | ConceptInputsConfig:
-    """Return the scoring split of the corpus that belongs to a built-in subject.
+    """Return the scoring split of the corpus that belongs to a built-in subject, trained or `untrained:`.
 
     Raises:
         ConfigError: the subject is not built in, so there is nothing to show it on.
     """
-    name, _, seed = builtin.canonical(subject_id).removeprefix(builtin.PREFIX).partition("@")
-    if subject_id.startswith(builtin.PREFIX) and name.startswith("stdlib"):
+    trained_id = subject_id.removeprefix(builtin.UNTRAINED)
+    name, _, seed = builtin.canonical(trained_id).removeprefix(builtin.PREFIX).partition("@")
+    if trained_id.startswith(builtin.PREFIX) and name.startswith("stdlib"):
         return StdlibInputsConfig(split="score")
-    if subject_id.startswith(builtin.PREFIX) and name.startswith("concepts"):
+    if trained_id.startswith(builtin.PREFIX) and name.startswith("concepts"):
         return ConceptInputsConfig(split="score", seed=int(seed), uniform=True)
     raise ConfigError(f"{subject_id}: only builtin:stdlib-... and builtin:concepts-... bring inputs; name a store.")
 

@@ -68,6 +68,7 @@ class StdlibText:
     """
 
     label_names: Mapping[str, Sequence[str]] = python_labels.LABELS
+    bookkeeping = ()
     classes: None = None
 
     def __init__(

@@ -62,13 +62,8 @@ def one_vs_rest_auc(responses: np.ndarray, concepts: np.ndarray, n_concepts: int
 
 def unrelated(world: World) -> np.ndarray:
     """Return [n, n] bool: pairs of concepts of different families that are not associated either."""
-    families = np.array([concept.family for concept in world.concepts])
-    apart = families[:, None] != families
-    for concept in world.concepts:
-        for other, _ in concept.associates:
-            number = world.concept(other).number
-            apart[concept.number, number] = apart[number, concept.number] = False
-    return apart
+    names = [concept.name for concept in world.concepts]
+    return np.array([[not world.related(one, other) for other in names] for one in names])
 
 
 def superposition(model: open_clip.CLIP, blocks: dict[str, nn.Module], world: World, pictures: tuple) -> dict:

@@ -15,6 +15,8 @@ from sae.inputs.concepts.vocabulary import COLOURS, EMOTIONS, FACETS, HAIR_COLOU
 COVERED = {"knight": ("hair", "hair_colour", "glasses", "skin"), "diver": ("glasses",)}
 """What a role's headgear hides."""
 NUMBERS = ("hue", "saturation", "value", "rotation", "size", "x", "y", "aspect", "light", "map_x", "map_y")
+BOOKKEEPING = ("held_out_facet", "held_out_combination", "companion_strength")
+"""Families that say how a scene was drawn, not what it shows."""
 _TINTED = ("shape", "colour", "digit", "letter", "pattern", "emotion")
 _TINTS = {"m", "s", "d", "l", "M", "D"}
 

@@ -2,23 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.errors import InputsError
 from sae.inputs.base import Classes
-from sae.inputs.concepts.labels import numbered
+from sae.inputs.concepts.labels import BOOKKEEPING, numbered
 from sae.inputs.concepts.sampling import VERSION
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.world import World
 from sae.tensors import Batch, Kind
 
+MASK_NAMES = ("concept", "text", "companion", "badge", "eyes", "mouth", "background")
+"""Parts of a picture whose place is known; the background is what no figure or writing covers."""
+
 Tokenize = Callable[[list[str]], Int[Tensor, "example pos"]]
+_NAMING = {"concept", "text", "companion"}
+"""Families of labels whose values are concepts."""
 
 
 class ConceptInputs:
@@ -50,6 +55,8 @@ class ConceptInputs:
         self.world, self.split, self.n_examples = world, split, n_examples
         self.tokenize, self.uniform, self.facet = tokenize, uniform, facet
         self.label_names = world.label_names
+        self.bookkeeping = BOOKKEEPING
+        self.mask_names = MASK_NAMES
         self.classes = Classes("concept", [world.prompts(concept) for concept in world.concepts])
         self.fingerprint: str = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
 
@@ -61,6 +68,13 @@ class ConceptInputs:
         if not 0 <= index < self.n_examples:
             raise InputsError(f"ConceptInputs: no example {index}; there are {self.n_examples}")
         return self.world.scene(self.split, index, facet=self.facet, uniform=self.uniform)
+
+    def kindred(self, one: str, other: str) -> bool:
+        """Whether two labels name related concepts, as what is shown, written or shown beside it."""
+        (family, _, name), (other_family, _, other_name) = one.partition("="), other.partition("=")
+        if not {family, other_family} <= _NAMING:
+            return False
+        return self.world.related(name, other_name)
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
@@ -107,3 +121,34 @@ class ConceptInputs:
         """
         rows = [self.world.labels(self.scene(index)) for index in range(start, stop)]
         return numbered(rows, self.label_names)
+
+    def masks(self, start: int, stop: int, grid: tuple[int, int]) -> Float[np.ndarray, "example pos parts"]:
+        """Return how much of each cell each part of `mask_names` covers in examples start to stop, in [0, 1].
+
+        Args:
+            start: first example.
+            stop: one past the last.
+            grid: rows and columns of cells that the picture is cut into; cells follow row by row.
+
+        Raises:
+            InputsError: the cells do not divide the picture evenly.
+        """
+        if any(self.world.size % cells for cells in grid):
+            raise InputsError(
+                f"ConceptInputs: {grid[0]} x {grid[1]} cells do not divide a picture of {self.world.size} pixels evenly"
+            )
+        return np.stack([_shares(self.world.render(self.scene(index)).masks, grid) for index in range(start, stop)])
+
+
+def _shares(
+    masks: Mapping[str, Float[np.ndarray, "size size"]], grid: tuple[int, int]
+) -> Float[np.ndarray, "pos parts"]:
+    """Average masks over cells."""
+    n_rows, n_columns = grid
+    size = len(masks["concept"])
+    found = dict.fromkeys(MASK_NAMES, np.zeros((size, size), np.float32)) | dict(masks)
+    covered = sum(found[name] for name in ("concept", "text", "companion", "badge"))
+    found["background"] = np.clip(1 - covered, 0, 1)
+    stacked = np.stack([found[name] for name in MASK_NAMES], -1)
+    cells = stacked.reshape(n_rows, size // n_rows, n_columns, size // n_columns, len(MASK_NAMES))
+    return cells.mean((1, 3), dtype=np.float64).reshape(-1, len(MASK_NAMES)).astype(np.float32)

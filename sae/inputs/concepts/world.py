@@ -75,6 +75,12 @@ class World:
         """Return how strongly a concept brings another along: "strong", "weak" or "never"."""
         return dict(self.concept(concept).associates).get(self.concept(other).name, "never")
 
+    def related(self, concept: str, other: str) -> bool:
+        """Whether two concepts are the same, of one family, or associated in either direction."""
+        families = {self.concept(concept).family, self.concept(other).family}
+        associated = {self.association(concept, other), self.association(other, concept)} != {"never"}
+        return len(families) == 1 or associated
+
     def scene(
         self, split: str, index: int, *, concept: str | None = None, facet: str | None = None, uniform: bool = False
     ) -> Scene:
