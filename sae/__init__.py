@@ -12,7 +12,7 @@ _HOMES = {
     "ActivationStore": "sae.activations.store",
     "Codes": "sae.dictionaries.codes",
     "Dictionary": "sae.dictionaries.base",
-    "EvaluateConfig": "sae.evaluation.evaluate",
+    "EvaluateConfig": "sae.evaluation.config",
     "HarvestConfig": "sae.activations.harvest_config",
     "Report": "sae.evaluation.report",
     "SaeError": "sae.errors",

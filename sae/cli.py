@@ -21,7 +21,7 @@ def harvest(arguments: list[str]) -> None:
 
     dry_run = _take_flag(arguments, "--dry-run")
     settings = _configured(HarvestConfig, arguments, "sae harvest")
-    subject, inputs = _open(settings.subject, settings.inputs, settings.device)
+    subject, inputs = open_harvested(settings, settings.device)
     if dry_run:
         planned = plan(subject, inputs, settings)
         _print_fields(dataclasses.asdict(planned) | {"hours": planned.hours})
@@ -50,17 +50,49 @@ def evaluate(arguments: list[str]) -> None:
     from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
-    from sae.evaluation.evaluate import EvaluateConfig
+    from sae.evaluation.config import EvaluateConfig
     from sae.evaluation.evaluate import evaluate as run
 
     settings = _configured(EvaluateConfig, arguments, "sae evaluate")
     dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
-    harvested = config.load(HarvestConfig, settings.store / "config.yaml")
-    subject, inputs = _open(harvested.subject, harvested.inputs, settings.device)
-    report = run(dictionary, store, settings, subject, inputs)
-    report.save(settings.out / "report.json")
-    log.table(("metric", "value", "95 % interval", "over"), report.rows())
-    print(f"saved in {settings.out / 'report.json'}")
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
+    evaluation = run(dictionary, store, settings, subject, inputs)
+    evaluation.save(settings.out)
+    report = evaluation.report
+    log.table(("metric", "value", "95 % interval", "strongest control", "the dictionary is"), report.rows())
+    log.table(*report.control_rows())
+    print(f"saved in {settings.out / 'report.json'}, scores of single latents in latents.safetensors beside it")
+
+
+def compare(arguments: list[str]) -> None:
+    """Put reports on the same data side by side: sae compare REPORT REPORT ... [--out FOLDER]."""
+    from sae.evaluation.compare import compare as run
+    from sae.evaluation.compare_pictures import pareto_picture, profile_picture
+    from sae.evaluation.report import Report
+
+    out = _take_option(arguments, "--out")
+    comparison = run([Report.find(name) for name in arguments])
+    log.table(*comparison.rows())
+    if out is not None:
+        comparison.save_table(Path(out) / "comparison.csv")
+        print(f"pictures  {pareto_picture(comparison, Path(out) / 'pareto')}")
+        print(f"          {profile_picture(comparison, Path(out) / 'profile')}")
+
+
+def relate(arguments: list[str]) -> None:
+    """Match the latents of several dictionaries: sae relate DICTIONARY DICTIONARY ... --store STORE --out FOLDER."""
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+    from sae.evaluation.relate import RelateConfig
+    from sae.evaluation.relate import relate as run
+
+    n_names = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    names = ["--dictionaries", *arguments[:n_names]] if n_names else []
+    settings = _configured(RelateConfig, [*names, *arguments[n_names:]], "sae relate")
+    stores = [ActivationStore(path) for path in (settings.store, settings.other_store) if path is not None]
+    relation = run([load_dictionary(name) for name in settings.dictionaries], stores, settings)
+    log.table(relation.HEADER, relation.rows())
+    print(f"saved in {settings.out}")
 
 
 def show(arguments: list[str]) -> None:
@@ -82,8 +114,7 @@ def show(arguments: list[str]) -> None:
         subject_id = dictionary.provenance["subject"]
         subject, inputs = _open(subject_id, builtin_inputs(subject_id))
     else:
-        harvested = config.load(HarvestConfig, settings.store / "config.yaml")
-        subject, inputs = _open(harvested.subject, harvested.inputs)
+        subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))
     run(settings, dictionary, subject, inputs, Console())
 
 
@@ -119,7 +150,7 @@ def hookpoints(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (harvest, train, evaluate, show, info, verify, hookpoints)
+    command.__name__: command for command in (harvest, train, evaluate, compare, relate, show, info, verify, hookpoints)
 }
 
 
@@ -134,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
-        if rest and rest[0] in ("-h", "--help") and name in ("info", "verify", "hookpoints"):
+        if rest and rest[0] in ("-h", "--help") and name in ("compare", "info", "verify", "hookpoints"):
             print(COMMANDS[name].__doc__)
             return 0
         log.setup()
@@ -182,6 +213,11 @@ def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any
     return subject, inputs
 
 
+def open_harvested(harvested: Any, device: str = "cpu") -> tuple[Any, Any]:
+    """Load the subject and open the inputs of a harvest again."""
+    return _open(harvested.subject, harvested.inputs, device)
+
+
 def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:
     """Say how much of a built-in corpus its subject was trained on, where both know."""
     if not subject_id.startswith(builtin.PREFIX) or not hasattr(inputs, "seen_share"):
@@ -195,6 +231,22 @@ def _take_flag(arguments: list[str], flag: str) -> bool:
         arguments.remove(flag)
         return True
     return False
+
+
+def _take_option(arguments: list[str], name: str) -> str | None:
+    """Take `name VALUE` off the arguments; None where it is not there.
+
+    Raises:
+        ConfigError: the value is missing.
+    """
+    if name not in arguments:
+        return None
+    place = arguments.index(name)
+    if place + 1 == len(arguments):
+        raise ConfigError(f"{name}: needs a value.")
+    value = arguments[place + 1]
+    del arguments[place : place + 2]
+    return value
 
 
 def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> list[str]:

@@ -13,7 +13,7 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
 from sae.evaluation.pictures import save_picture
-from sae.evaluation.recovery import Recovery
+from sae.evaluation.recovery import Recovery, recovery_scores
 from sae.evaluation.toys import Toy, pentagon
 from sae.training.config import TrainConfig
 from sae.training.optimiser import AdamConfig
@@ -84,7 +84,7 @@ def main(out: Path) -> float:
     toy = pentagon()
     dictionary = train_best(toy, TopKConfig(d_sae=5, k=1), n_steps=800)
     recovery = Recovery.of(dictionary.W_dec, toy.directions)
-    for score in recovery.scores():
+    for score in (measured.score() for measured in recovery_scores(recovery)):
         print(f"{score.name:<20} {score.value:.4f}")
     print(f"smallest cosine      {recovery.best.min():.4f}   {draw(toy, dictionary, recovery, out)}")
     return float(recovery.best.min())

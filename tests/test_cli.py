@@ -133,7 +133,7 @@ def test_help_names_every_command_and_needs_no_torch(capsys: pytest.CaptureFixtu
 def test_every_shipped_config_decodes() -> None:
     from sae import config
     from sae.activations.harvest_config import HarvestConfig
-    from sae.evaluation.evaluate import EvaluateConfig
+    from sae.evaluation.config import EvaluateConfig
     from sae.training.config import TrainConfig
 
     types = {"harvest": HarvestConfig, "train": TrainConfig, "evaluate": EvaluateConfig}

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.activations.store import TRAINING_KINDS, ActivationStore, Provenance, Vectors
+from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.dictionaries.base import Dictionary
-from sae.errors import ConfigError, EvaluationError
-from sae.evaluation import reconstruction, splicing
-from sae.evaluation.labels import LabelScorer
+from sae.errors import EvaluationError
+from sae.evaluation import splicing
+from sae.evaluation.config import EvaluateConfig
+from sae.evaluation.controls import shipped_controls
+from sae.evaluation.gather import rebuild
+from sae.evaluation.interpret import Interpreter
+from sae.evaluation.latent_scores import FILE_NAME as LATENTS_FILE
+from sae.evaluation.latent_scores import LatentScores
 from sae.evaluation.metric import Accumulator, Score
-from sae.evaluation.report import Report
+from sae.evaluation.reconstruction import firing_scores
+from sae.evaluation.report import DICTIONARY, Report, Results
+from sae.evaluation.report import FILE_NAME as REPORT_FILE
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
 from sae.subjects.base import ImageTextSubject, Subject, TextSubject
@@ -25,45 +32,18 @@ from sae.tensors import Batch
 
 logger = logging.getLogger(__name__)
 
-RECONSTRUCTION_METRICS = (
-    reconstruction.Fvu,
-    reconstruction.ExplainedVariance,
-    reconstruction.Cosine,
-    reconstruction.NormRatio,
-    reconstruction.L0,
-)
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A report, and beside it the scores of single latents."""
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What to score and on how much data."""
+    report: Report
+    latents: LatentScores
 
-    dictionary: str
-    """Folder of a dictionary, or builtin:SUBJECT/HOOKPOINT."""
-    store: Path
-    """Store of vectors that the dictionary was not trained on."""
-    out: Path
-    """Folder for report.json."""
-    n_vectors: int | None = None
-    """Score at most this many vectors of the store; null scores all."""
-    n_labelled_examples: int = 2000
-    """Score labels on at most this many examples."""
-    n_spliced_examples: int = 256
-    """Run the subject with reconstructions spliced in on at most this many examples."""
-    chunk_vectors: int = 1024
-    """Vectors per step, and per block of the bootstrap; decides speed and the grain of intervals, not values."""
-    batch_examples: int = 16
-    """Examples per forward pass of the subject."""
-    seed: int = 0
-    """Decides the halves of the labelled rows and the bootstrap."""
-    device: str = "cpu"
-    """Where dictionary and subject run."""
-
-    def __post_init__(self) -> None:
-        for name in ("n_vectors", "n_labelled_examples", "n_spliced_examples", "chunk_vectors", "batch_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {value}.")
+    def save(self, folder: Path) -> None:
+        """Write `report.json` and `latents.safetensors`, each in one step."""
+        self.report.save(folder / REPORT_FILE)
+        self.latents.save(folder / LATENTS_FILE)
 
 
 def evaluate(
@@ -72,12 +52,12 @@ def evaluate(
     config: EvaluateConfig,
     subject: Subject | None = None,
     inputs: Inputs | None = None,
-) -> Report:
-    """Score a dictionary.
+) -> Evaluation:
+    """Score a dictionary beside its controls.
 
     From the store alone: reconstruction and firing. With the store's inputs, where they carry exact labels: how well
-    single latents and neurons separate each label. With the subject too: what splicing the reconstruction in does.
-    BOS and special rows are left out throughout, as they are in training.
+    single latents stand for one thing, beside every control. With the subject too: what splicing the reconstruction in
+    does. BOS and special rows are left out throughout, as they are in training.
 
     Raises:
         EvaluationError: dictionary, store, subject and inputs do not belong together, or the store is too small.
@@ -85,22 +65,53 @@ def evaluate(
     hookpoint = _check_belonging(dictionary, store, subject, inputs)
     dictionary = dictionary.to(config.device).eval()
     vectors = store.vectors(hookpoint, TRAINING_KINDS)
-    scores, details = _score_vectors(dictionary, vectors, inputs, config)
+    total = min(len(vectors), config.n_vectors or len(vectors))
+    rebuilt = rebuild(dictionary, vectors, total, config.chunk_vectors, config.seed)
+    row_scores, measured = list(rebuilt.scores), firing_scores(rebuilt.firing)
+    details: dict[str, Any] = {"density": rebuilt.firing.histogram()}
+    controls: dict[str, Results] = {}
+    numbers: Mapping[str, Tensor] = {}
+    if isinstance(inputs, Labelled) and inputs.label_names:
+        interpreter = Interpreter(dictionary, vectors, inputs, subject, config)
+        found = interpreter.run(rebuilt, _trained_controls(config))
+        measured = measured + list(found.results.pop(DICTIONARY).measured)
+        controls, numbers = found.results, found.numbers
+        details |= found.details
+    else:
+        logger.warning("%s: no inputs with exact labels, so interpretability is not scored.", store)
     if subject is not None and inputs is not None:
         mean = torch.as_tensor(vectors.statistics.mean, dtype=torch.float32)
-        scores += _score_splicing(dictionary, subject, hookpoint, mean, inputs, config)
-    about = {
-        "dictionary": {"source": config.dictionary, "sha256": dictionary.hash, **_summary(dictionary)},
+        row_scores += _score_splicing(dictionary, subject, hookpoint, mean, inputs, config)
+    about = _about(dictionary, store, hookpoint, config)
+    if "sample" in details:
+        about["sample"] = details.pop("sample")
+    own = Results(description=repr(dictionary), measured=measured, row_scores=row_scores)
+    report = Report.of(about, {DICTIONARY: own, **controls}, details, config.seed)
+    hashes = {
+        "dictionary": dictionary.hash,
+        "store": store.hash,
+        "inputs": store.manifest.inputs.fingerprint,
+        "subject": store.subject_id,
+        "hookpoint": hookpoint,
+    }
+    return Evaluation(report, LatentScores.of(measured, hashes, numbers))
+
+
+def _about(dictionary: Dictionary, store: ActivationStore, hookpoint: str, config: EvaluateConfig) -> dict[str, Any]:
+    summary = {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
+    return {
+        "dictionary": {"source": config.dictionary, "sha256": dictionary.hash, **summary},
         "store": {"sha256": store.hash, "inputs": store.manifest.inputs.fingerprint},
         "subject": {"id": store.subject_id, "weights": store.manifest.provenance.get("weights_sha256")},
         "hookpoint": hookpoint,
         "seed": config.seed,
     }
-    return Report(about=about, scores=scores, details=details)
 
 
-def _summary(dictionary: Dictionary) -> dict[str, Any]:
-    return {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
+def _trained_controls(config: EvaluateConfig) -> Mapping[str, str]:
+    if config.trained_controls is not None:
+        return config.trained_controls
+    return shipped_controls(config.dictionary)
 
 
 def _check_belonging(
@@ -126,56 +137,6 @@ def _check_belonging(
             f"{store.manifest.inputs.fingerprint[:16]}."
         )
     return hookpoint
-
-
-def _score_vectors(
-    dictionary: Dictionary, vectors: Vectors, inputs: Inputs | None, config: EvaluateConfig
-) -> tuple[list[Score], dict[str, Any]]:
-    """Go through the vectors once: reconstruction, firing rates and, where there are labels, label scores."""
-    accumulator = Accumulator(RECONSTRUCTION_METRICS)
-    firing = reconstruction.FiringRates(dictionary.d_sae)
-    scorer = None
-    total = min(len(vectors), config.n_vectors or len(vectors))
-    with progress("encode", total=total, unit="vectors") as bar:
-        for start, rows in vectors.whole_examples(config.chunk_vectors, total):
-            x = vectors.read(start, start + len(rows)).to(config.device)
-            chunk = next(reconstruction.reconstructions(dictionary, [x]))
-            accumulator.update(chunk)
-            firing.update(chunk.codes)
-            if isinstance(inputs, Labelled):
-                scorer = _update_labels(scorer, chunk, rows, inputs, config)
-            bar.advance(len(rows))
-    scores = accumulator.scores(config.seed) + firing.scores()
-    details: dict[str, Any] = {"density": firing.histogram()}
-    if scorer is not None:
-        assert isinstance(inputs, Labelled)
-        label_scores, details["labels"] = scorer.result(inputs.label_names)
-        scores += label_scores
-    return scores, details
-
-
-def _update_labels(
-    scorer: LabelScorer | None,
-    chunk: reconstruction.Reconstruction,
-    rows: Provenance,
-    inputs: Labelled,
-    config: EvaluateConfig,
-) -> LabelScorer:
-    first, last = int(rows.example[0]), int(rows.example[-1])
-    if scorer is not None and last >= config.n_labelled_examples:
-        return scorer
-    labels = inputs.labels(first, last + 1)
-    per_row = all(values.ndim == 2 for values in labels.values())
-    if scorer is None:
-        scorer = LabelScorer(chunk.codes.d_sae, pooled=not per_row, seed=config.seed)
-    if per_row:
-        example, position = (rows.example - first).numpy(), rows.position.numpy()
-        labels = {family: values[example, position] for family, values in labels.items()}
-    else:
-        distinct = (torch.unique_consecutive(rows.example) - first).numpy()
-        labels = {family: values[distinct] for family, values in labels.items()}
-    scorer.update(chunk.x, chunk.codes, rows.example, labels)
-    return scorer
 
 
 def _score_splicing(

@@ -1,155 +1,199 @@
-"""How well single units separate exact labels: the best latent and the best raw neuron for each label."""
+"""How well single units find exact labels: area under the ROC curve, coverage with purity, correlation of firing.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+A unit and a label are matched on one half of the items and scored on the other. Of units that match equally well the
+one with the lowest number is taken. A unit that never fires takes part and scores what chance scores.
+"""
+
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.dictionaries.codes import Codes
-from sae.errors import EvaluationError
-from sae.evaluation.auc import EntryCollector, auc_matrix, dense_auc_matrix, pool_dense
-from sae.evaluation.metric import Score, bootstrap
-from sae.tensors import Vectors
+from sae.evaluation.detection import Detection, win_probabilities
+from sae.evaluation.facets import facet_scores
+from sae.evaluation.metric import Measured, item_metric
+from sae.evaluation.sample import Units
 
-SPLIT_SEED = 0x5EED
-"""Keeps the split apart from other random numbers drawn with the same small seed."""
-
-MIN_POSITIVES = 10
-"""Rows with a label, and rows without it, that each half must have for the label to be scored."""
+MONOSEMANTIC_AUC = 0.9
+"""Held-out area under the ROC curve above which a unit stands for a label."""
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """One boolean column per label value, named `family=value`."""
-
-    names: tuple[str, ...]
-    columns: Bool[Tensor, "rows labels"]
-
-    @classmethod
-    def of(
-        cls, labels: Mapping[str, np.ndarray], names: Mapping[str, Sequence[str]], halves: Bool[Tensor, " rows"]
-    ) -> "LabelTable":
-        """Turn integer or string labels into columns, leaving out values too rare in either half.
-
-        Families of floating-point values are continuous factors, not classes, and are left out.
-
-        Args:
-            labels: per family, one value per row; -1 or "" means that the family says nothing about the row.
-            names: per family with integer values, what each value is called.
-            halves: which half each row belongs to.
-        """
-        found_names, columns = [], []
-        sides = [halves.numpy(), ~halves.numpy()]
-        classes = {family: values for family, values in labels.items() if values.dtype.kind != "f"}
-        for family, values in classes.items():
-            distinct, inverse = np.unique(values, return_inverse=True)
-            counts = [np.bincount(inverse[side], minlength=len(distinct)) for side in sides]
-            for number, value in enumerate(distinct):
-                enough = (
-                    MIN_POSITIVES <= count[number] <= side.sum() - MIN_POSITIVES
-                    for count, side in zip(counts, sides, strict=True)
-                )
-                if value not in (-1, "") and all(enough):
-                    called = names[family][int(value)] if family in names else str(value)
-                    found_names.append(f"{family}={called}")
-                    columns.append(torch.from_numpy(inverse == number))
-        if not columns:
-            raise EvaluationError(
-                f"labels: no value of {', '.join(labels) or 'any family'} has {MIN_POSITIVES} rows with and without it "
-                f"in each half of {len(halves)} rows; evaluate more rows."
-            )
-        return cls(tuple(found_names), torch.stack(columns, 1))
+def _numbers(values: Tensor) -> Int[Tensor, " items"]:
+    return torch.arange(len(values))
 
 
-class LabelScorer:
-    """Gathers activations of latents and of raw neurons with the labels of their rows, then scores every label.
+@item_metric("label_auc", better="higher", unit="labels", bounds=(0.0, 1.0), chance=0.5, paired=True)
+def label_auc(found: Detection) -> Float[Tensor, " labels"]:
+    """Mean over labels of the held-out area under the ROC curve of the unit that separates the label best.
 
-    With `pooled`, labels belong to examples and activations are pooled over the rows of an example by their maximum;
-    otherwise every row has its own labels.
+    The area is the probability that an item with the label has a larger activation than one without it, ties counting
+    half (Mann and Whitney 1947). The unit is the one with the largest area on the half to match on. In [0, 1], 0.5 is
+    chance, higher is better; a unit that never fires scores 0.5. More units are more candidates: compare dictionaries
+    of different sizes by `label_auc_equal`. Labels on fewer than 10 items of a half are left out.
     """
-
-    def __init__(self, d_sae: int, pooled: bool, seed: int = 0) -> None:
-        self.pooled, self.seed = pooled, seed
-        self.latents = EntryCollector(d_sae)
-        self.neurons: list[Vectors] = []
-        self.labels: dict[str, list[np.ndarray]] = {}
-        self.examples: list[Int[Tensor, " rows"]] = []
-
-    def update(
-        self, x: Vectors, codes: Codes, example: Int[Tensor, " batch"], labels: Mapping[str, np.ndarray]
-    ) -> None:
-        """Add a chunk of whole examples; `labels` are per row, or per distinct example when pooled."""
-        # Labels and their bookkeeping stay on the host, whatever computes the codes.
-        x, codes, groups = x.cpu(), codes.to("cpu"), None
-        if self.pooled:
-            example, groups = torch.unique_consecutive(example, return_inverse=True)
-        self.latents.update(codes, groups)
-        self.neurons.append(x if groups is None else pool_dense(x, groups))
-        self.examples.append(example)
-        for family, values in labels.items():
-            assert len(values) == len(example), (family, len(values), len(example))
-            self.labels.setdefault(family, []).append(values)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows (or examples, when pooled) gathered so far."""
-        return self.latents.n_rows
-
-    def result(self, names: Mapping[str, Sequence[str]]) -> tuple[list[Score], dict[str, Any]]:
-        """Score every label, and return the scores with a table of the best units.
-
-        `label_auc_latents` and `label_auc_neurons`: mean over labels of the area under the ROC curve of the unit that
-        separates the label best. The unit is chosen on one half of the examples and scored on the other; a unit that
-        never fires scores 0.5. `label_auc_gain`: mean over labels of the difference. In [0, 1], 0.5 is chance, higher
-        is better; intervals resample labels.
-        """
-        example = torch.cat(self.examples)
-        halves = _halves(example, self.seed)
-        labels = {family: np.concatenate(values) for family, values in self.labels.items()}
-        table = LabelTable.of(labels, names, halves)
-        entries, activations = self.latents.entries(), torch.cat(self.neurons)
-        latents = _matched(lambda rows: auc_matrix(entries.restricted(rows), table.columns[rows]), halves)
-        neurons = _matched(lambda rows: dense_auc_matrix(activations[rows], table.columns[rows]), halves)
-        n = len(table.names)
-        scores = [
-            _mean("label_auc_latents", latents[1], self.seed),
-            _mean("label_auc_neurons", neurons[1], self.seed),
-            _mean("label_auc_gain", latents[1] - neurons[1], self.seed),
-        ]
-        rows = [
-            {
-                "label": table.names[i],
-                "positives": int(table.columns[:, i].sum()),
-                "latent": int(latents[0][i]),
-                "latent_auc": round(float(latents[1][i]), 4),
-                "neuron": int(neurons[0][i]),
-                "neuron_auc": round(float(neurons[1][i]), 4),
-            }
-            for i in range(n)
-        ]
-        return scores, {"rows": len(example), "labels": rows}
+    return found.auc[found.unit, _numbers(found.unit)]
 
 
-def _halves(example: Int[Tensor, " rows"], seed: int) -> Bool[Tensor, " rows"]:
-    """Assign whole examples to two halves at random."""
-    distinct, inverse = torch.unique(example, return_inverse=True)
-    side = torch.rand(len(distinct), generator=torch.Generator().manual_seed(SPLIT_SEED + seed)) < 0.5
-    return side[inverse]
+@item_metric("label_auc_equal", better="higher", unit="labels", bounds=(0.0, 1.0), chance=0.5, paired=True)
+def label_auc_equal(found: Detection, n_candidates: int) -> Float[Tensor, " labels"]:
+    """`label_auc` with an equal number of candidates: what the best of m units drawn at random scores on average.
+
+    m of the n units are drawn without replacement, dead ones among them, and the best of the drawn ones is chosen on
+    the half to match on. The expectation over all draws is exact: with units sorted by matched area the one at rank r
+    (0 is the best) wins C(n-1-r, m-1) of the C(n, m) draws; ties go to the lower unit number. In [0, 1], 0.5 is chance,
+    higher is better; with m >= n it equals `label_auc`. m is that of the smallest set of units compared.
+    """
+    ranked = found.match_auc.T.sort(dim=1, descending=True, stable=True).indices
+    return found.auc.T.gather(1, ranked) @ win_probabilities(len(found.auc), n_candidates)
 
 
-def _matched(
-    auc_on: Callable[[Bool[Tensor, " rows"]], Float[Tensor, "units labels"]], halves: Bool[Tensor, " rows"]
-) -> tuple[Int[Tensor, " labels"], Float[Tensor, " labels"]]:
-    """Choose the best unit of each label on one half and return its AUC on the other."""
-    best = auc_on(halves).argmax(0)
-    return best, auc_on(~halves).gather(0, best[None])[0]
+@item_metric("labels_found_share", better="higher", unit="labels", bounds=(0.0, 1.0), chance=0.0, paired=True)
+def labels_found_share(found: Detection) -> Float[Tensor, " labels"]:
+    """Share of labels that some unit finds: the unit matched as in `label_auc` has a held-out area above 0.9.
+
+    In [0, 1], higher is better; a unit that never fires finds nothing.
+    """
+    return (label_auc(found).values > MONOSEMANTIC_AUC).double()
 
 
-def _mean(name: str, values: Float[Tensor, " labels"], seed: int) -> Score:
-    interval = bootstrap(lambda weights: weights @ values / len(values), len(values), seed, 1000)
-    value = float(values.mean())
-    return Score(name=name, version=1, value=value, n=len(values), unit="labels", better="higher", interval=interval)
+@item_metric("label_coverage", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+def label_coverage(found: Detection) -> Float[Tensor, " labels"]:
+    """Coverage: mean over labels of the share of the label's items on which its unit fires (recall).
+
+    Unit as in `label_auc`, held-out items; firing is an activation above zero. In [0, 1], higher is better, 0 for a
+    unit that never fires. A unit that always fires covers everything: read it with `label_purity` only.
+    """
+    return found.coverage(found.unit, _numbers(found.unit))
+
+
+@item_metric("label_purity", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+def label_purity(found: Detection) -> Float[Tensor, " labels"]:
+    """Purity: mean over labels of the share of the firings of the label's unit that have the label (precision).
+
+    Unit as in `label_auc`, held-out items; firing is an activation above zero. In [0, 1], higher is better; chance is
+    the share of items with the label, which is also what a unit that never fires scores. A unit that hardly ever fires
+    is easily pure: read it with `label_coverage` only.
+    """
+    return found.purity(found.unit, _numbers(found.unit))
+
+
+@item_metric("label_phi", better="higher", unit="labels", bounds=(-1.0, 1.0), chance=0.0, paired=True)
+def label_phi(found: Detection) -> Float[Tensor, " labels"]:
+    """Mean over labels of the held-out correlation between firing and label of the unit that correlates best.
+
+    phi = (TP n - F P) / sqrt(F (n - F) P (n - P)) over n items: F where it fires, P with the label, TP both
+    (Matthews 1975); the unit is the one with the largest phi on the half to match on. Neither coverage nor purity alone
+    raises it, nor does firing always or never, which scores 0. In [-1, 1], 0 is chance, higher is better. Firing is an
+    activation above zero, so units that rarely rest need a threshold of their own before they are judged by it.
+    """
+    return found.phi[found.match_phi.argmax(0), _numbers(found.unit)]
+
+
+@item_metric("label_average_precision", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+def label_average_precision(found: Detection) -> Float[Tensor, " labels"]:
+    """Mean over labels of the held-out average precision of the unit that finds the label most precisely.
+
+    Average precision is the mean, over items with the label, of the share of items with the label among all whose
+    activation is no smaller: the area under the curve of precision over recall, with no threshold to choose, so dense
+    and sparse units are treated alike. Unlike the area under the ROC curve it is low where many items without a rare
+    label are ranked high. The unit is the one with the largest average precision on the half to match on, among the 4
+    with the largest area and the 4 with the largest phi there. In [0, 1], higher is better; a unit that never fires
+    scores the share of items with the label, which is chance.
+    """
+    return found.average_precision
+
+
+@item_metric("unit_auc", better="higher", unit="latents", bounds=(0.0, 1.0), chance=0.5, paired=False)
+def unit_auc(found: Detection) -> Float[Tensor, " units"]:
+    """Mean over units of the held-out area under the ROC curve for the label that the unit separates best.
+
+    The label is the one with the largest area on the half to match on. In [0, 1], 0.5 is chance, higher is better; a
+    unit that never fires scores 0.5 and counts.
+    """
+    return found.auc[_numbers(found.label), found.label]
+
+
+@item_metric("monosemantic_share", better="higher", unit="latents", bounds=(0.0, 1.0), chance=0.0, paired=False)
+def monosemantic_share(found: Detection) -> Float[Tensor, " units"]:
+    """Share of units whose `unit_auc` is above 0.9; a unit that never fires counts as 0.
+
+    In [0, 1], higher is better. The area of a rare label leaves room for other labels: a unit that fires on 5 % of the
+    items, always where the label is, has an area of about 0.975 however rare the label. Read it with `unit_purity`.
+    """
+    return (unit_auc(found).values > MONOSEMANTIC_AUC).double()
+
+
+@item_metric("unit_coverage", better="higher", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
+def unit_coverage(found: Detection) -> Float[Tensor, " units"]:
+    """Mean over units of the share of its best label's items on which the unit fires, on held-out items.
+
+    Label as in `unit_auc`. In [0, 1], higher is better, 0 for a unit that never fires; read it with `unit_purity`.
+    """
+    return found.coverage(_numbers(found.label), found.label)
+
+
+@item_metric("unit_purity", better="higher", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
+def unit_purity(found: Detection) -> Float[Tensor, " units"]:
+    """Mean over units of the share of the unit's firings that have its best label, on held-out items.
+
+    Label as in `unit_auc`. In [0, 1], higher is better; a unit that never fires counts as chance, which is the share of
+    items with a label, averaged over labels. Read it with `unit_coverage`.
+    """
+    purity = found.purity(_numbers(found.label), found.label)
+    return torch.where(found.firing.n_latent > 0, purity, found.base_rate.mean())
+
+
+@item_metric("unit_phi", better="higher", unit="latents", bounds=(-1.0, 1.0), chance=0.0, paired=False)
+def unit_phi(found: Detection) -> Float[Tensor, " units"]:
+    """Mean over units of the held-out correlation between the unit's firing and the label that correlates best with it.
+
+    phi as in `label_phi`; the label is the one with the largest phi on the half to match on. In [-1, 1], 0 is chance,
+    higher is better; a unit that always or never fires scores 0 and counts. Unlike `unit_auc` it is low for a unit that
+    answers to many labels, or to part of one.
+    """
+    return found.phi[_numbers(found.label), found.match_phi.argmax(1)]
+
+
+def label_scores(units: Units, n_candidates: int | None = None) -> list[Measured]:
+    """Return all label metrics, those of facets where the sample has facets, and `label_auc_equal` where asked for.
+
+    Args:
+        units: what to score.
+        n_candidates: units of the smallest set that this one is compared with.
+    """
+    found = Detection(units)
+    of_labels = (label_auc, labels_found_share, label_coverage, label_purity, label_phi, label_average_precision)
+    of_units = (unit_auc, monosemantic_share, unit_coverage, unit_purity, unit_phi)
+    measured = [metric(found) for metric in (*of_labels, *of_units)]
+    if n_candidates is not None:
+        measured.insert(1, label_auc_equal(found, n_candidates))
+    return measured + facet_scores(units)
+
+
+def best_labels(units: Units) -> Int[Tensor, " units"]:
+    """Return the number of the label that each unit separates best on the half to match on.
+
+    -1 for units that do not tell any items apart there, dead ones above all. Numbers index `sample.table.names`.
+    """
+    on_match = units.auc[0]
+    return torch.where((on_match == 0.5).all(1), -1, on_match.argmax(1))
+
+
+def label_table(units: Units) -> list[dict[str, Any]]:
+    """Return for each label how many items have it, its unit, and how well this unit finds it on held-out items."""
+    found = Detection(units)
+    columns = [metric(found).values.tolist() for metric in (label_auc, label_coverage, label_purity)]
+    table = units.sample.table
+    rows = zip(table.names, table.columns.sum(0).tolist(), found.unit.tolist(), *columns, strict=True)
+    return [
+        {
+            "label": name,
+            "positives": positives,
+            "unit": unit,
+            "auc": round(auc, 4),
+            "coverage": round(coverage, 4),
+            "purity": round(purity, 4),
+        }
+        for name, positives, unit, auc, coverage, purity in rows
+    ]

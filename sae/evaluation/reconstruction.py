@@ -1,5 +1,6 @@
 """How well a dictionary rebuilds vectors, and how many latents it takes: from vectors and codes alone."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
-from sae.evaluation.metric import Metric, Score, Sums, register
+from sae.evaluation.metric import Measured, Metric, Sums, item_metric, register
 from sae.tensors import Vectors
 
 
@@ -52,7 +53,7 @@ class Fvu(Metric):
     anything worse than the mean. Undefined (infinite) when all vectors are equal.
     """
 
-    name, better = "fvu", "lower"
+    name, better, bounds = "fvu", "lower", (0.0, math.inf)
     sums = staticmethod(_moments)
     value = staticmethod(_fvu)
 
@@ -61,7 +62,7 @@ class Fvu(Metric):
 class ExplainedVariance(Metric):
     """Explained variance: 1 - FVU, higher is better, 1 at most."""
 
-    name, better = "explained_variance", "higher"
+    name, better, bounds = "explained_variance", "higher", (-math.inf, 1.0)
     sums = staticmethod(_moments)
 
     @staticmethod
@@ -73,7 +74,7 @@ class ExplainedVariance(Metric):
 class Cosine(Metric):
     """Mean over vectors of cos(x, x_hat), in [-1, 1], higher is better; a zero vector or reconstruction counts 0."""
 
-    name, better = "cosine", "higher"
+    name, better, bounds = "cosine", "higher", (-1.0, 1.0)
 
     @staticmethod
     def sums(chunk: Reconstruction) -> Sums:
@@ -89,7 +90,7 @@ class Cosine(Metric):
 class NormRatio(Metric):
     """Mean over vectors of ||x_hat|| / ||x||: 1 is no shrinkage; zero vectors are left out."""
 
-    name, better = "norm_ratio", "neither"
+    name, better, bounds = "norm_ratio", "neither", (0.0, math.inf)
 
     @staticmethod
     def sums(chunk: Reconstruction) -> Sums:
@@ -106,7 +107,7 @@ class NormRatio(Metric):
 class L0(Metric):
     """Mean over vectors of the number of latents whose code is not zero; a count, in [0, d_sae]."""
 
-    name, better = "l0", "neither"
+    name, better, bounds = "l0", "neither", (0.0, math.inf)
 
     @staticmethod
     def sums(chunk: Reconstruction) -> Sums:
@@ -150,14 +151,28 @@ class FiringRates:
         counts = torch.histogram(alive, bins=edges)[0]
         return {"log10_rate": edges.tolist(), "latents": counts.tolist()}
 
-    def scores(self) -> list[Score]:
-        """Return the dead fraction (no firing in the vectors evaluated) and the dense fraction (rate above a tenth).
 
-        Both are shares of all latents, lower is better; the dead fraction depends on how many vectors were seen.
-        """
-        n = len(self.counts)
-        dead, dense = (self.counts == 0).sum().item() / n, (self.rates > DENSE_RATE).sum().item() / n
-        return [
-            Score(name="dead_fraction", version=1, value=dead, n=n, unit="latents", better="lower"),
-            Score(name="dense_fraction", version=1, value=dense, n=n, unit="latents", better="lower"),
-        ]
+@item_metric("firing_rate", better="neither", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
+def firing_rate(rates: FiringRates) -> Float[Tensor, " d_sae"]:
+    """Mean over latents of the share of vectors on which the code is not zero, in [0, 1]: L0 over d_sae."""
+    return rates.rates
+
+
+@item_metric("dead_fraction", better="lower", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
+def dead_fraction(rates: FiringRates) -> Float[Tensor, " d_sae"]:
+    """Share of latents that fire on none of the vectors evaluated, in [0, 1]; lower is better.
+
+    It depends on how many vectors were seen: a rare latent counts as dead on few.
+    """
+    return (rates.counts == 0).double()
+
+
+@item_metric("dense_fraction", better="lower", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
+def dense_fraction(rates: FiringRates) -> Float[Tensor, " d_sae"]:
+    """Share of latents that fire on more than a tenth of the vectors, in [0, 1]; lower is better."""
+    return (rates.rates > DENSE_RATE).double()
+
+
+def firing_scores(rates: FiringRates) -> list[Measured]:
+    """Return firing rate, dead fraction and dense fraction, one value per latent each."""
+    return [firing_rate(rates), dead_fraction(rates), dense_fraction(rates)]

@@ -1,5 +1,6 @@
 """What a reconstruction does to the subject: its answers with the activation replaced, against ablations."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -184,7 +185,7 @@ class CeIncrease(_LanguageMetric):
 class Kl(_LanguageMetric):
     """Mean over tokens of KL(clean || spliced) of the next-token distributions, in nats; 0 is perfect."""
 
-    name, better = "kl", "lower"
+    name, better, bounds = "kl", "lower", (0.0, math.inf)
 
     @staticmethod
     def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
@@ -206,7 +207,7 @@ class _ClipMetric(Metric):
 class ZeroShotAccuracy(_ClipMetric):
     """Zero-shot top-1 accuracy over all classes with the reconstruction spliced in; in [0, 1], higher is better."""
 
-    name, better = "zero_shot_accuracy", "higher"
+    name, better, bounds = "zero_shot_accuracy", "higher", (0.0, 1.0)
 
     @staticmethod
     def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
@@ -217,7 +218,7 @@ class ZeroShotAccuracy(_ClipMetric):
 class ZeroShotAccuracyClean(_ClipMetric):
     """Zero-shot top-1 accuracy of the untouched subject, for comparison; in [0, 1]."""
 
-    name, better = "zero_shot_accuracy_clean", "neither"
+    name, better, bounds = "zero_shot_accuracy_clean", "neither", (0.0, 1.0)
 
     @staticmethod
     def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:
@@ -250,7 +251,7 @@ class ZeroShotCeRecoveredMean(_ClipMetric):
 class CaptionCosineChange(_ClipMetric):
     """Mean change of the image-caption cosine with the reconstruction spliced in; 0 is best, nan without captions."""
 
-    name, better = "caption_cosine_change", "neither"
+    name, better, bounds = "caption_cosine_change", "neither", (-2.0, 2.0)
 
     @staticmethod
     def value(total: Float[Tensor, "*draws sums"]) -> Float[Tensor, "*draws"]:

@@ -1,63 +1,213 @@
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
-from sae.dictionaries.codes import Codes
-from sae.errors import EvaluationError
-from sae.evaluation.labels import LabelScorer
+from sae.activations.store import Provenance
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.linear import Identity, IdentityConfig
+from sae.dictionaries.topk import TopK, TopKConfig
+from sae.evaluation.detection import Detection, average_precision, win_probabilities
+from sae.evaluation.labels import best_labels, label_scores, label_table
+from sae.evaluation.sample import Sample, Units, halves
 
-N = 600
-
-
-def planted() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Codes in which latent 2 marks label "yes" exactly and neurons that mix it with noise."""
-    generator = torch.Generator().manual_seed(0)
-    label = torch.rand(N, generator=generator) < 0.3
-    codes = torch.rand(N, 5, generator=generator) * (torch.rand(N, 5, generator=generator) < 0.4)
-    codes[:, 2] = label * (0.5 + torch.rand(N, generator=generator))
-    x = codes @ torch.randn(5, 3, generator=generator)
-    return x, codes, np.where(label.numpy(), "yes", "no")
+N = 400
+CLASSES = ("red", "green", "blue")
 
 
-def test_the_planted_latent_is_found_and_beats_the_neurons() -> None:
-    x, codes, label = planted()
-    scorer = LabelScorer(5, pooled=False)
-    for i in range(0, N, 100):
-        rows = slice(i, i + 100)
-        scorer.update(x[rows], Codes.from_dense(codes[rows]), torch.arange(i, i + 100), {"answer": label[rows]})
-    scores, details = scorer.result({})
-    by_name = {s.name: s.value for s in scores}
-    yes = next(row for row in details["labels"] if row["label"] == "answer=yes")
-    assert yes["latent"] == 2
-    assert yes["latent_auc"] == 1
-    assert by_name["label_auc_gain"] == pytest.approx(by_name["label_auc_latents"] - by_name["label_auc_neurons"])
-    assert by_name["label_auc_gain"] > 0.05
+def plain(n_units: int, sparse: bool) -> Dictionary:
+    """Codes equal to non-negative vectors, as sparse latents or as dense units."""
+    if not sparse:
+        return Identity(IdentityConfig(d_sae=n_units), n_units)
+    dictionary = TopK(TopKConfig(d_sae=n_units, k=n_units), n_units).requires_grad_(False)
+    dictionary.W_enc_rows.copy_(torch.eye(n_units))
+    dictionary.W_dec.copy_(torch.eye(n_units))
+    return dictionary
+
+
+def units_of(activations: torch.Tensor, classes: np.ndarray, sparse: bool = True) -> Units:
+    """Units with given activations on items of given classes."""
+    n_items, n_units = activations.shape
+    rows = torch.arange(n_items)
+    labels = {"colour": classes}
+    sample = Sample(
+        x=activations,
+        rows=Provenance(rows, rows, torch.zeros(n_items, dtype=torch.uint8)),
+        pooled=False,
+        labels=labels,
+        factors=labels,
+        label_names={"colour": CLASSES},
+        match=halves(rows, seed=0),
+    )
+    return Units("toy", plain(n_units, sparse), sample)
+
+
+def classes(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, size=N)
+
+
+def noisy(n_units: int, seed: int = 1) -> torch.Tensor:
+    """Coarse sparse activations that lean towards the class of the same number, modulo 3; the last unit is dead."""
+    generator = torch.Generator().manual_seed(seed)
+    shown = torch.from_numpy(classes())[:, None] == torch.arange(n_units) % 3
+    strength = (torch.rand(N, n_units, generator=generator) * 5).round() / 5 + shown * torch.linspace(0, 0.6, n_units)
+    strength[:, -1] = 0
+    return strength * (torch.rand(N, n_units, generator=generator) < 0.4)
+
+
+def values(units: Units, n_candidates: int | None = None) -> dict[str, torch.Tensor]:
+    return {measured.definition.name: measured.values for measured in label_scores(units, n_candidates)}
+
+
+def naive_auc(scores: np.ndarray, label: np.ndarray) -> float:
+    with_label, without = scores[label][:, None], scores[~label][None, :]
+    return float(((with_label > without) + 0.5 * (with_label == without)).mean())
+
+
+def naive_phi(fired: np.ndarray, label: np.ndarray) -> float:
+    if fired.all() or not fired.any():
+        return 0.0
+    return float(np.corrcoef(fired, label)[0, 1])
+
+
+def first_largest(found: Sequence[float]) -> int:
+    return max(range(len(found)), key=lambda i: (found[i], -i))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_every_metric_equals_its_naive_twin(sparse: bool) -> None:
+    activations = noisy(7)
+    units = units_of(activations, classes(), sparse)
+    found = values(units, 3)
+    match, codes = units.sample.match.numpy(), activations.numpy()
+    labels = [classes() == c for c in range(3)]
+    on_match = [[naive_auc(codes[match, u], label[match]) for label in labels] for u in range(7)]
+    held_out = [[naive_auc(codes[~match, u], label[~match]) for label in labels] for u in range(7)]
+    phi_match = [[naive_phi(codes[match, u] > 0, label[match]) for label in labels] for u in range(7)]
+    phi = [[naive_phi(codes[~match, u] > 0, label[~match]) for label in labels] for u in range(7)]
+
+    def coverage(u: int, c: int) -> float:
+        return float((codes[~match, u][labels[c][~match]] > 0).mean())
+
+    def purity(u: int, c: int, chance: float) -> float:
+        fired = codes[~match, u] > 0
+        return float(labels[c][~match][fired].mean()) if fired.any() else chance
+
+    def precision(c: int) -> float:
+        by_auc = sorted(range(7), key=lambda u: (-on_match[u][c], u))[:4]
+        by_phi = sorted(range(7), key=lambda u: (-phi_match[u][c], u))[:4]
+        best = max(by_auc + by_phi, key=lambda u: average_precision_score(labels[c][match], codes[match, u]))
+        return float(average_precision_score(labels[c][~match], codes[~match, best]))
+
+    base = [float(label[~match].mean()) for label in labels]
+    unit = [first_largest([on_match[u][c] for u in range(7)]) for c in range(3)]
+    by_phi = [first_largest([phi_match[u][c] for u in range(7)]) for c in range(3)]
+    label = [first_largest(on_match[u]) for u in range(7)]
+    draws = [
+        [held_out[max(drawn, key=lambda u: (on_match[u][c], -u))][c] for drawn in combinations(range(7), 3)]
+        for c in range(3)
+    ]
+    expected = {
+        "label_auc": [held_out[unit[c]][c] for c in range(3)],
+        "label_auc_equal": [float(np.mean(draws[c])) for c in range(3)],
+        "labels_found_share": [float(held_out[unit[c]][c] > 0.9) for c in range(3)],
+        "label_coverage": [coverage(unit[c], c) for c in range(3)],
+        "label_purity": [purity(unit[c], c, base[c]) for c in range(3)],
+        "label_phi": [phi[by_phi[c]][c] for c in range(3)],
+        "label_average_precision": [precision(c) for c in range(3)],
+        "unit_auc": [held_out[u][label[u]] for u in range(7)],
+        "monosemantic_share": [float(held_out[u][label[u]] > 0.9) for u in range(7)],
+        "unit_coverage": [coverage(u, label[u]) for u in range(7)],
+        "unit_purity": [purity(u, label[u], float(np.mean(base))) for u in range(7)],
+        "unit_phi": [phi[u][first_largest(phi_match[u])] for u in range(7)],
+    }
+    assert found.keys() == expected.keys()
+    for name, wanted in expected.items():
+        assert found[name].tolist() == pytest.approx(wanted, abs=1e-6), name
+    assert best_labels(units).tolist() == [*label[:6], -1]
+
+
+def test_one_unit_per_label_scores_one_on_everything() -> None:
+    shown = torch.from_numpy(classes())[:, None] == torch.arange(3)
+    units = units_of(shown * (0.5 + torch.rand(N, 3, generator=torch.Generator().manual_seed(2))), classes())
+    for name, measured in values(units, 3).items():
+        assert measured.tolist() == pytest.approx([1, 1, 1]), name
+    assert best_labels(units).tolist() == [0, 1, 2]
+    assert [(row["label"], row["unit"], row["auc"]) for row in label_table(units)] == [
+        ("colour=red", 0, 1),
+        ("colour=green", 1, 1),
+        ("colour=blue", 2, 1),
+    ]
+    assert [row["positives"] for row in label_table(units)] == np.bincount(classes()).tolist()
 
 
 def test_shuffled_labels_sit_at_chance() -> None:
-    x, codes, label = planted()
-    shuffled = np.random.default_rng(1).permutation(label)
-    scorer = LabelScorer(5, pooled=False)
-    scorer.update(x, Codes.from_dense(codes), torch.arange(N), {"answer": shuffled})
-    scores, _ = scorer.result({})
-    assert scores[0].value == pytest.approx(0.5, abs=0.06)
-    assert scores[1].value == pytest.approx(0.5, abs=0.06)
+    units = units_of(noisy(7), classes())
+    found = values(Units("shuffled", units.dictionary, units.sample.shuffled(0)), 3)
+    base = float(Detection(units).base_rate.mean())
+    for name in ("label_auc", "label_auc_equal", "unit_auc"):
+        assert found[name].mean() == pytest.approx(0.5, abs=0.05), name
+    for name in ("label_phi", "unit_phi"):
+        assert found[name].mean() == pytest.approx(0, abs=0.08), name
+    for name in ("label_purity", "unit_purity"):
+        assert found[name].mean() == pytest.approx(base, abs=0.08), name
+    assert found["labels_found_share"].sum() == found["monosemantic_share"].sum() == 0
 
 
-def test_pooled_rows_take_the_label_of_their_example() -> None:
-    x, codes, label = planted()
-    repeated = torch.arange(N).repeat_interleave(3)
-    spread = codes.repeat_interleave(3, 0) * (torch.arange(3 * N) % 3 == 1)[:, None]
-    scorer = LabelScorer(5, pooled=True)
-    scorer.update(x.repeat_interleave(3, 0), Codes.from_dense(spread), repeated, {"answer": label})
-    _, details = scorer.result({})
-    assert details["rows"] == N
-    assert next(row for row in details["labels"] if row["label"] == "answer=yes")["latent"] == 2
+@pytest.mark.parametrize("always", [1.0, 0.0])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_units_that_never_change_are_exactly_chance(always: float, sparse: bool) -> None:
+    units = units_of(torch.full((N, 4), always), classes(), sparse)
+    found, base = values(units, 2), Detection(units).base_rate
+    for name in ("label_auc", "label_auc_equal", "unit_auc"):
+        assert (found[name] - 0.5).abs().max() < 1e-12, name
+    for name in ("labels_found_share", "monosemantic_share", "label_phi", "unit_phi"):
+        assert found[name].abs().max() < 1e-12, name
+    torch.testing.assert_close(found["label_purity"], base)
+    torch.testing.assert_close(found["label_average_precision"], base)
+    assert found["label_coverage"].tolist() == [always] * 3
+    assert found["unit_coverage"].tolist() == [always] * 4
+    torch.testing.assert_close(found["unit_purity"], (base[0] if always else base.mean()).expand(4))
+    assert best_labels(units).tolist() == [-1] * 4
 
 
-def test_too_few_rows_of_every_label_is_an_error() -> None:
-    x, codes, _ = planted()
-    scorer = LabelScorer(5, pooled=False)
-    scorer.update(x[:30], Codes.from_dense(codes[:30]), torch.arange(30), {"word": np.arange(30)})
-    with pytest.raises(EvaluationError, match="no value of word has 10 rows"):
-        scorer.result({})
+def test_copies_and_dead_units_do_not_change_what_is_found() -> None:
+    few = values(units_of(noisy(7), classes()))
+    copied = torch.cat([noisy(7), noisy(7), torch.zeros(N, 5)], 1)
+    many = values(units_of(copied, classes()), n_candidates=100)
+    for name in ("label_auc", "label_coverage", "label_purity", "label_phi"):
+        torch.testing.assert_close(few[name], many[name])
+    torch.testing.assert_close(many["label_auc_equal"], few["label_auc"])
+    assert many["unit_auc"][-6:].tolist() == [0.5] * 6
+
+
+@pytest.mark.parametrize(("n_units", "n_candidates"), [(6, 1), (6, 4), (6, 6), (6, 9), (1, 1), (40, 11)])
+def test_win_probabilities_equal_the_share_of_draws(n_units: int, n_candidates: int) -> None:
+    found = win_probabilities(n_units, n_candidates)
+    assert found.sum() == pytest.approx(1)
+    if n_units < 10:
+        draws = list(combinations(range(n_units), min(n_candidates, n_units)))
+        assert found.tolist() == pytest.approx([sum(min(d) == r for d in draws) / len(draws) for r in range(n_units)])
+    generator = np.random.default_rng(3)
+    best = [generator.choice(n_units, min(n_candidates, n_units), replace=False).min() for _ in range(4000)]
+    sampled = np.bincount(best, minlength=n_units) / len(best)
+    assert np.abs(found.numpy() - sampled).max() < 0.03
+
+
+def test_win_probabilities_stay_exact_with_many_units() -> None:
+    found = win_probabilities(65536, 512)
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    assert found[0] == pytest.approx(512 / 65536)
+    assert (found >= 0).all()
+    assert (found.diff() <= 0).all()
+
+
+def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items() -> None:
+    generator = torch.Generator().manual_seed(3)
+    activations = (torch.randn(N, 5, generator=generator) * 3).round() * (torch.rand(N, 5, generator=generator) < 0.4)
+    labels = torch.rand(N, 5, generator=generator) < 0.2
+    expected = [average_precision_score(labels[:, i].numpy(), activations[:, i].numpy()) for i in range(5)]
+    torch.testing.assert_close(average_precision(activations, labels), torch.tensor(expected, dtype=torch.float64))

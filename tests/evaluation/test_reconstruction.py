@@ -6,7 +6,16 @@ import torch
 from sae.dictionaries.codes import Codes
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.metric import Accumulator, Metric, find_metric
-from sae.evaluation.reconstruction import L0, Cosine, ExplainedVariance, FiringRates, Fvu, NormRatio, Reconstruction
+from sae.evaluation.reconstruction import (
+    L0,
+    Cosine,
+    ExplainedVariance,
+    FiringRates,
+    Fvu,
+    NormRatio,
+    Reconstruction,
+    firing_scores,
+)
 
 ROWS, WIDTH = 700, 16
 
@@ -89,8 +98,9 @@ def test_firing_rates_count_what_is_not_zero() -> None:
         rates.update(Codes.from_dense(row[None]))
     assert rates.counts.tolist() == [0, 2, 0, 3]
     assert rates.maxima.tolist() == [0, 4, 0, 3]
-    scores = {s.name: s.value for s in rates.scores()}
-    assert scores == {"dead_fraction": 0.5, "dense_fraction": 0.5}
+    measured = {one.definition.name: one.values.tolist() for one in firing_scores(rates)}
+    assert measured["dead_fraction"] == [1, 0, 1, 0] and measured["dense_fraction"] == [0, 1, 0, 1]
+    assert measured["firing_rate"] == pytest.approx([0, 2 / 3, 0, 1])
     assert sum(rates.histogram()["latents"]) == 2
 
 

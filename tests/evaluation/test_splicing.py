@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.identity import IdentityConfig
+from sae.dictionaries.linear import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
 from sae.evaluation.metric import Accumulator

@@ -1,0 +1,138 @@
+"""Gathering what is scored: one pass over a store for reconstruction, and the sample for everything with labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from sae.activations.store import TRAINING_KINDS, Vectors
+from sae.dictionaries.base import Dictionary
+from sae.errors import EvaluationError
+from sae.evaluation import reconstruction
+from sae.evaluation.metric import Accumulator, Metric, Score
+from sae.evaluation.sample import Sample, halves
+from sae.inputs.base import Inputs, Labelled
+from sae.log import progress
+from sae.subjects.base import Subject
+
+RECONSTRUCTION_METRICS: Sequence[type[Metric]] = (
+    reconstruction.Fvu,
+    reconstruction.ExplainedVariance,
+    reconstruction.Cosine,
+    reconstruction.NormRatio,
+    reconstruction.L0,
+)
+MIN_EXAMPLES = 20
+"""Examples below which a sample cannot be split into halves that say anything."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What one pass over vectors says of a dictionary."""
+
+    scores: list[Score]
+    firing: reconstruction.FiringRates
+
+
+def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vectors: int, seed: int) -> Rebuilt:
+    """Encode and decode the first `n_vectors`, chunks of whole examples at a time.
+
+    Raises:
+        EvaluationError: a vector is not finite.
+    """
+    accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), reconstruction.FiringRates(dictionary.d_sae)
+    device = dictionary.W_dec.device
+    with progress("encode", total=n_vectors, unit="vectors") as bar:
+        for start, rows in vectors.whole_examples(chunk_vectors, n_vectors):
+            x = vectors.read(start, start + len(rows))
+            _check_finite(x, start, vectors)
+            chunk = next(reconstruction.reconstructions(dictionary, [x.to(device)]))
+            accumulator.update(chunk)
+            firing.update(chunk.codes)
+            bar.advance(len(rows))
+    return Rebuilt(accumulator.scores(seed), firing)
+
+
+def rebuild_rows(dictionary: Dictionary, x: Shaped[Tensor, "rows d_in"], chunk_vectors: int, seed: int) -> list[Score]:
+    """Return the reconstruction scores of a control on a sample's rows."""
+    accumulator, device = Accumulator(RECONSTRUCTION_METRICS), dictionary.W_dec.device
+    parts = (part.float().to(device) for part in x.split(chunk_vectors))
+    for chunk in reconstruction.reconstructions(dictionary, parts):
+        accumulator.update(chunk)
+    return accumulator.scores(seed)
+
+
+def _check_finite(x: Float[Tensor, "rows d_in"], start: int, vectors: Vectors) -> None:
+    bad = ~x.isfinite().all(1)
+    if bad.any():
+        row = start + int(bad.nonzero()[0])
+        example = int(vectors.provenance(row, row + 1).example[0])
+        raise EvaluationError(
+            f"{vectors!r}: row {row} (example {example}) holds NaN or infinite values, {int(bad.sum())} rows of this "
+            "chunk do; the subject overflowed, or the store was damaged (sae verify)."
+        )
+
+
+def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -> Sample:
+    """Take the first whole examples, about `n_vectors` rows, with the labels of their items.
+
+    Raises:
+        EvaluationError: too few examples to split, or labels of an unexpected shape.
+    """
+    _, rows = next(vectors.whole_examples(n_vectors, min(n_vectors, len(vectors))))
+    distinct = torch.unique_consecutive(rows.example)
+    if len(distinct) < MIN_EXAMPLES:
+        raise EvaluationError(
+            f"{vectors!r}: {len(distinct)} examples in the {len(rows)} vectors to score labels on; at least "
+            f"{MIN_EXAMPLES} are needed for a half to match on and a half to score on."
+        )
+    first, last = int(distinct[0]), int(distinct[-1])
+    labels = inputs.labels(first, last + 1)
+    per_example = {family: values.ndim == 1 for family, values in labels.items()}
+    if len(set(per_example.values())) != 1:
+        shapes = {family: list(values.shape) for family, values in labels.items()}
+        raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
+    pooled = all(per_example.values())
+    place = (rows.example - first).numpy()
+    if pooled:
+        shown = (distinct - first).numpy()
+        factors = {family: values[shown] for family, values in labels.items()}
+    else:
+        factors = {family: values[place, rows.position.numpy()] for family, values in labels.items()}
+    return Sample(
+        x=vectors.read(0, len(rows), vectors.dtype),
+        rows=rows,
+        pooled=pooled,
+        labels={family: values for family, values in factors.items() if family not in inputs.bookkeeping},
+        factors=factors,
+        label_names=inputs.label_names,
+        match=halves(distinct if pooled else rows.example, seed),
+    )
+
+
+def vectors_of(
+    subject: Subject, hookpoint: str, inputs: Inputs, sample: Sample, batch_examples: int
+) -> Shaped[Tensor, "rows d_in"]:
+    """Run another subject on the examples of a sample and return its vectors on the same rows.
+
+    Raises:
+        EvaluationError: the subject has other rows on these inputs.
+    """
+    examples = torch.unique_consecutive(sample.rows.example)
+    first, last = int(examples[0]), int(examples[-1]) + 1
+    grid = subject.hookpoints()[hookpoint].grid
+    kept = torch.tensor([int(kind) for kind in TRAINING_KINDS], dtype=torch.uint8)
+    parts = []
+    with progress(f"run {subject.id}", total=last - first, unit="examples") as bar, torch.no_grad():
+        for start in range(first, last, batch_examples):
+            batch = inputs.batch(start, min(start + batch_examples, last))
+            rows = subject.rows(batch, grid)
+            keep = rows.keep.cpu() & torch.isin(rows.kind.cpu(), kept)
+            parts.append(subject.run(batch, [hookpoint])[hookpoint].cpu()[keep].to(sample.x.dtype))
+            bar.advance(len(batch))
+    x = torch.cat(parts)
+    if len(x) != len(sample.x):
+        raise EvaluationError(f"{subject.id}: {len(x)} rows on the sample's examples, which have {len(sample.x)}.")
+    return x

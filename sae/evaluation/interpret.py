@@ -1,0 +1,208 @@
+"""Score a dictionary and every control on one sample, by every family of metrics."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.activations.store import Vectors
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.io import load_dictionary
+from sae.dictionaries.linear import Identity, IdentityConfig
+from sae.errors import EvaluationError
+from sae.evaluation.config import EvaluateConfig
+from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
+from sae.evaluation.dissection import Masks
+from sae.evaluation.families import Ground, details, has_facets, measure
+from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
+from sae.evaluation.labels import best_labels
+from sae.evaluation.metric import Measured
+from sae.evaluation.multimodality import modality_scores
+from sae.evaluation.pairs import pair_sample
+from sae.evaluation.patterns import Patterns
+from sae.evaluation.relations import related_labels
+from sae.evaluation.report import DICTIONARY, Results
+from sae.evaluation.resolution import Mixtures
+from sae.evaluation.sample import Sample, Units
+from sae.evaluation.similarity import Similarity
+from sae.inputs.base import Masked
+from sae.inputs.concepts import ConceptInputs
+from sae.log import progress
+from sae.subjects.base import ImageTextSubject, Subject
+from sae.subjects.load import load
+
+logger = logging.getLogger(__name__)
+
+SHUFFLED = "shuffled"
+UNTRAINED_SUBJECT = "untrained_subject"
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """What was found: results of the dictionary and of each control, tables, and numbers of single latents."""
+
+    results: dict[str, Results]
+    details: dict[str, Any]
+    numbers: dict[str, Tensor]
+
+
+class Interpreter:
+    """Scores one dictionary and its controls.
+
+    Args:
+        dictionary: to be scored.
+        vectors: rows of its hookpoint.
+        inputs: what the vectors come from, with exact labels.
+        subject: what they come from, where it can be run; paired renders and image embeddings need it.
+        config: how much of everything to use.
+    """
+
+    def __init__(
+        self, dictionary: Dictionary, vectors: Vectors, inputs: Any, subject: Subject | None, config: EvaluateConfig
+    ) -> None:
+        self.dictionary, self.vectors, self.inputs, self.subject = dictionary, vectors, inputs, subject
+        self.config, self.hookpoint = config, vectors.hookpoint.name
+        self.sample = take_sample(vectors, inputs, config.n_sample_vectors, config.seed)
+
+    def run(self, rebuilt: Rebuilt, trained_controls: Mapping[str, str]) -> Interpretation:
+        """Score everything.
+
+        Args:
+            rebuilt: the pass over all vectors, whose firing rates the controls imitate.
+            trained_controls: sources of control dictionaries by name.
+        """
+        rates, seed = rebuilt.firing.rates, self.config.seed
+        controls = controls_for(self.dictionary, self.sample.x, rates, float(rates.sum()), seed)
+        controls += [self._trained(name, source) for name, source in trained_controls.items()]
+        neurons = Units("neurons", controls[0].dictionary, self.sample)
+        sizes = [control.dictionary.d_sae for control in controls if control.name != "constant"]
+        ground, results = self._ground(neurons, min(self.dictionary.d_sae, *sizes)), {}
+        with progress("score", total=len(controls) + 2, unit="sets of units") as bar:
+            units = Units(DICTIONARY, self.dictionary, self.sample)
+            measured = measure(units, ground) + self._modalities(units)
+            results[DICTIONARY] = Results(description=repr(self.dictionary), measured=measured)
+            tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}
+            bar.advance(1)
+            for control, units, ground_of in self._controls(controls, neurons, ground):
+                row_scores = rebuild_rows(control.dictionary, units.sample.x, self.config.chunk_vectors, seed)
+                results[control.name] = Results(
+                    description=control.description, measured=measure(units, ground_of), row_scores=row_scores
+                )
+                bar.advance(1)
+        tables["sample"] = {
+            "vectors": len(self.sample.x),
+            "items": self.sample.n_items,
+            "explained_latents": self.config.n_explained_latents,
+            "pairs": self.config.n_pairs,
+        }
+        return Interpretation(results, tables, numbers)
+
+    def _controls(
+        self, controls: list[Control], neurons: Units, ground: Ground
+    ) -> Iterator[tuple[Control, Units, Ground]]:
+        """Yield every control with the units that are scored and the ground they are scored on."""
+        for control in controls:
+            if control.name == UNTRAINED_SUBJECT:
+                yield control, *self._on_untrained(control, ground)
+            else:
+                known = control.dictionary is neurons.dictionary
+                yield control, neurons if known else Units(control.name, control.dictionary, self.sample), ground
+        seed = self.config.seed
+        dealt = dataclasses.replace(ground, pairs=None if ground.pairs is None else ground.pairs.shuffled(seed))
+        shuffled = Control(SHUFFLED, DESCRIPTIONS[SHUFFLED], self.dictionary)
+        yield shuffled, Units(SHUFFLED, self.dictionary, self.sample.shuffled(seed)), dealt
+
+    def _on_untrained(self, control: Control, ground: Ground) -> tuple[Units, Ground]:
+        """Return the units of a dictionary of an untrained subject, and the ground with that subject's neurons."""
+        other = load(control.dictionary.provenance["subject"])
+        x = vectors_of(other, self.hookpoint, self.inputs, self.sample, self.config.batch_examples)
+        sample = self.sample.with_vectors(x)
+        neurons = Identity(IdentityConfig(d_sae=control.dictionary.d_in), control.dictionary.d_in)
+        mixtures = Mixtures.of(Units("neurons", neurons, sample), ground.mixtures.related)
+        pairs = self._pairs(other) if ground.pairs is not None else None
+        return Units(control.name, control.dictionary, sample), dataclasses.replace(
+            ground, mixtures=mixtures, pairs=pairs
+        )
+
+    def _trained(self, name: str, source: str) -> Control:
+        """Load a trained control.
+
+        Raises:
+            EvaluationError: it is for another hookpoint or width.
+        """
+        found = load_dictionary(source).to(self.dictionary.W_dec.device).eval()
+        hookpoint = found.provenance.get("hookpoint")
+        if hookpoint != self.hookpoint or found.d_in != self.dictionary.d_in:
+            raise EvaluationError(
+                f"control {name} ({source}): trained on {hookpoint}, {found.d_in} wide; the dictionary is for "
+                f"{self.hookpoint}, {self.dictionary.d_in} wide."
+            )
+        return Control(name, DESCRIPTIONS.get(name, repr(found)), found)
+
+    def _ground(self, neurons: Units, n_candidates: int) -> Ground:
+        sample, inputs = self.sample, self.inputs
+        is_text = sample.rows.token is not None and not sample.pooled
+        tokenizer = getattr(self.subject, "tokenizer", None)
+        return Ground(
+            n_candidates=n_candidates,
+            n_explained=self.config.n_explained_latents,
+            similarity=Similarity.of_factors(sample),
+            mixtures=Mixtures.of(neurons, related_labels(sample.table, inputs)),
+            patterns=Patterns(sample) if is_text else None,
+            decode=str if tokenizer is None else lambda token: tokenizer.decode([token]),
+            masks=self._masks(),
+            embeddings=self._embeddings() if has_facets(sample) else None,
+            pairs=None if self.subject is None else self._pairs(self.subject),
+            seed=self.config.seed,
+        )
+
+    def _masks(self) -> Masks | None:
+        """Return the masks of the sample's images on the hookpoint's grid of positions, where both are known."""
+        patch_grid = getattr(self.subject, "patch_grid", None)
+        if patch_grid is None or not isinstance(self.inputs, Masked) or len(self.sample.x) == self.sample.n_items:
+            return None
+        return Masks.of(self.sample, self.inputs, patch_grid(self.vectors.hookpoint.grid))
+
+    def _pairs(self, subject: Subject) -> Sample | None:
+        """Run a subject on paired renders, where the inputs can render them for this hookpoint."""
+        if not isinstance(self.inputs, ConceptInputs) or not self.hookpoint.startswith("visual."):
+            return None
+        return pair_sample(
+            subject,
+            self.hookpoint,
+            self.inputs.world,
+            self.config.n_pairs,
+            batch_pairs=self.config.batch_examples,
+            seed=self.config.seed,
+        )
+
+    def _joint(self, name: str) -> Float[Tensor, "items d_joint"] | None:
+        """Read the sample's vectors of the joint space from the store, where they were harvested."""
+        store = self.vectors.store
+        if name not in store.hookpoints:
+            logger.info("%s: no %s, so what needs it is left out; add the hookpoint to the harvest.", store, name)
+            return None
+        vectors = store.vectors(name)
+        place = torch.searchsorted(vectors.provenance(0, len(vectors)).example, self.sample.example)
+        return vectors.read(0, len(vectors))[place]
+
+    def _embeddings(self) -> tuple[Tensor, Tensor] | None:
+        """Return the embeddings of the sample's images and of the classes' prompts."""
+        images = self._joint("visual.embedding")
+        if images is None or not isinstance(self.subject, ImageTextSubject) or self.inputs.classes is None:
+            return None
+        texts = self.subject.zero_shot_classifier(self.inputs.classes.prompts)
+        return F.normalize(images, dim=1), texts.float().cpu()
+
+    def _modalities(self, units: Units) -> list[Measured]:
+        """Compare images with their captions for a dictionary of the joint space."""
+        texts = self._joint("text.embedding") if self.hookpoint == "visual.embedding" else None
+        if texts is None:
+            return []
+        return modality_scores(units, Units("texts", self.dictionary, self.sample.with_vectors(texts)))

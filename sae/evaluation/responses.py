@@ -1,0 +1,344 @@
+"""What units do on items: one interface to sparse latents and to dense units, without ever building items x units.
+
+A *unit* is a latent of a dictionary, a raw neuron, a principal component. An *item* is a row of the store, or an
+example when rows are pooled. A unit *fires* on an item where its activation is above zero.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae.dictionaries.codes import Codes
+
+UNIT_BLOCK = 64
+"""Dense units computed at a time."""
+FEATURE_BLOCK = 64
+"""Labels turned into numbers at a time."""
+
+
+class Responses(ABC):
+    """Activations of `n_units` units on `n_items` items."""
+
+    n_items: int
+    n_units: int
+
+    @abstractmethod
+    def on(self, keep: Bool[Tensor, " items"]) -> Self:
+        """Return the responses on some of the items, renumbered in order."""
+
+    @abstractmethod
+    def blocks(self, n_units: int = UNIT_BLOCK) -> Iterator[tuple[int, Float[Tensor, "items block"]]]:
+        """Yield dense columns of consecutive units with the number of the first one."""
+
+    @abstractmethod
+    def columns(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "items chosen"]:
+        """Return dense columns of a few units."""
+
+    @abstractmethod
+    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
+        """Area under the ROC curve of each unit as a detector of each label, in float64.
+
+        The probability that an item with the label has a larger activation than one without it, ties counting half
+        (Mann and Whitney 1947). A unit that never varies scores exactly 0.5. Columns whose label is on every item or
+        on none are nan. Exact: every item counts, also those on which a unit is silent.
+        """
+
+    @abstractmethod
+    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
+        """Sum weights over items times the activation, or a power of it."""
+
+    @abstractmethod
+    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
+        """Sum weights over the items on which each unit fires."""
+
+    @property
+    @abstractmethod
+    def n_fired(self) -> Int[Tensor, " units"]:
+        """Items on which each unit fires."""
+
+    @property
+    @abstractmethod
+    def maximum(self) -> Float[Tensor, " units"]:
+        """Largest activation of each unit; silence counts as 0."""
+
+    @property
+    @abstractmethod
+    def minimum(self) -> Float[Tensor, " units"]:
+        """Smallest activation of each unit; silence counts as 0."""
+
+    @abstractmethod
+    def kth_largest(self, k: int) -> Float[Tensor, " units"]:
+        """Return the k-th largest positive activation of each unit, 0 where it fires on fewer than k items."""
+
+    @abstractmethod
+    def at_least(self, threshold: Float[Tensor, " units"]) -> "SparseResponses":
+        """Keep the positive activations that reach the threshold of their unit; all others become silence."""
+
+    def top(self, n: int) -> tuple[Int[Tensor, "units n"], Float[Tensor, "units n"]]:
+        """Return the items with the n largest activations of each unit, and these; fewer items than n is an error."""
+        found = [block.topk(n, dim=0) for _, block in self.blocks()]
+        return torch.cat([top.indices.T for top in found]), torch.cat([top.values.T for top in found])
+
+
+class SparseResponses(Responses):
+    """Non-zero activations only, sorted by unit, then by value: unit u owns entries offsets[u]:offsets[u + 1]."""
+
+    def __init__(
+        self,
+        offsets: Int[Tensor, " units_plus_1"],
+        items: Int[Tensor, " nnz"],
+        values: Float[Tensor, " nnz"],
+        n_items: int,
+    ) -> None:
+        self.offsets, self.items, self.values = offsets, items, values
+        self.n_items, self.n_units = n_items, len(offsets) - 1
+
+    @classmethod
+    def of_entries(
+        cls,
+        items: Int[Tensor, " nnz"],
+        units: Int[Tensor, " nnz"],
+        values: Float[Tensor, " nnz"],
+        n_items: int,
+        n_units: int,
+    ) -> Self:
+        """Sort entries in any order; an (item, unit) pair must not occur twice."""
+        order = torch.argsort(values, stable=True)
+        order = order[torch.argsort(units[order], stable=True)]
+        offsets = torch.zeros(n_units + 1, dtype=torch.int64)
+        offsets[1:] = torch.bincount(units, minlength=n_units).cumsum(0)
+        return cls(offsets, items[order].int(), values[order].float(), n_items)
+
+    @classmethod
+    def gathered(cls, chunks: Iterable[tuple[Codes, Tensor]], n_items: int) -> Self:
+        """Gather codes chunk by chunk, pooling rows of the same item by their maximum.
+
+        Args:
+            chunks: codes, and for each of their rows the item it belongs to; an item lies within one chunk.
+            n_items: how many items there are.
+        """
+        parts, n_units = [], 0
+        for codes, item in chunks:
+            codes, n_units = codes.to("cpu"), codes.d_sae
+            active = codes.values != 0
+            row, unit, value = codes.rows[active], codes.indices[active].long(), codes.values[active].float()
+            parts.append(_pooled(item[row], unit, value, item, n_units))
+        items, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        return cls.of_entries(items, units, values, n_items, n_units)
+
+    @property
+    def counts(self) -> Int[Tensor, " units"]:
+        """Entries of each unit."""
+        return self.offsets.diff()
+
+    @property
+    def units(self) -> Int[Tensor, " nnz"]:
+        """Unit of every entry."""
+        return torch.arange(self.n_units).repeat_interleave(self.counts, output_size=len(self.items))
+
+    def on(self, keep: Bool[Tensor, " items"]) -> Self:
+        number = keep.long().cumsum(0) - 1
+        kept = self._kept(keep[self.items])
+        return type(self)(kept.offsets, number[kept.items].int(), kept.values, int(keep.sum().item()))
+
+    def kth_largest(self, k: int) -> Float[Tensor, " units"]:
+        out = torch.zeros(self.n_units)
+        enough = self.counts >= k
+        out[enough] = self.values[self.offsets[1:][enough] - k].clamp(min=0)
+        return out
+
+    def at_least(self, threshold: Float[Tensor, " units"]) -> "SparseResponses":
+        return self._kept((self.values > 0) & (self.values >= threshold[self.units]))
+
+    def blocks(self, n_units: int = UNIT_BLOCK) -> Iterator[tuple[int, Float[Tensor, "items block"]]]:
+        for first in range(0, self.n_units, n_units):
+            stop = min(first + n_units, self.n_units)
+            yield first, self.columns(torch.arange(first, stop))
+
+    def columns(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "items chosen"]:
+        out = torch.zeros(self.n_items, len(units))
+        for column, unit in enumerate(units.tolist()):
+            start, stop = self.offsets[unit], self.offsets[unit + 1]
+            out[self.items[start:stop], column] = self.values[start:stop]
+        return out
+
+    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
+        positives, negatives = _class_sizes(labels)
+        silent = self.n_items - self.counts
+        below_zero = self.segment_sums((self.values < 0).double()[:, None])[:, 0]
+        # The silent items tie between the negative and the positive activations. Relative to their shared rank they
+        # contribute nothing, so the sums run over entries only.
+        silent_rank = below_zero + (silent + 1) / 2
+        units = self.units
+        ranks = self._ranks(units) + torch.where(self.values > 0, silent[units], 0)
+        weights = ranks - silent_rank[units]
+        relative = torch.cat([self._summed(block.double(), weights) for block in labels.split(FEATURE_BLOCK, 1)], 1)
+        return _auc_of_rank_sums(relative + silent_rank[:, None] * positives, positives, negatives)
+
+    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
+        return self._summed(weights, self.values.to(weights.dtype) ** power)
+
+    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
+        return self._summed(weights, self.values > 0)
+
+    @property
+    def n_fired(self) -> Int[Tensor, " units"]:
+        return self.segment_sums((self.values > 0).double()[:, None])[:, 0].long()
+
+    @property
+    def maximum(self) -> Float[Tensor, " units"]:
+        # Entries are sorted by value within a unit, so the last one is the largest.
+        return self._edge(self.offsets[1:] - 1, torch.maximum)
+
+    @property
+    def minimum(self) -> Float[Tensor, " units"]:
+        return self._edge(self.offsets[:-1], torch.minimum)
+
+    def segment_sums(self, values: Float[Tensor, "nnz features"]) -> Float[Tensor, "units features"]:
+        """Sum values of entries over the entries of each unit."""
+        return torch.segment_reduce(values, "sum", offsets=self.offsets, axis=0, initial=0.0)
+
+    def _kept(self, keep: Bool[Tensor, " nnz"]) -> Self:
+        """Drop entries; the items stay."""
+        below = torch.cat([torch.zeros(1, dtype=torch.int64), keep.long().cumsum(0)])
+        return type(self)(below[self.offsets], self.items[keep], self.values[keep], self.n_items)
+
+    def _summed(self, weights: Float[Tensor, "items features"], factors: Tensor) -> Float[Tensor, "units features"]:
+        """Sum the weights of the items of each unit's entries, each times a factor of the entry."""
+        return F.embedding_bag(
+            self.items.long(),
+            weights,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=factors.to(weights.dtype),
+            include_last_offset=True,
+        )
+
+    def _edge(self, entry: Int[Tensor, " units"], choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return an extreme entry of each unit, against 0 where some items are silent."""
+        out = torch.zeros(self.n_units)
+        some = self.counts > 0
+        extreme = self.values[entry[some]]
+        everywhere = self.counts[some] == self.n_items
+        out[some] = torch.where(everywhere, extreme, choose(extreme, torch.zeros(())))
+        return out
+
+    def _ranks(self, units: Int[Tensor, " nnz"]) -> Float[Tensor, " nnz"]:
+        """Rank the entries of each unit from 1, equal values sharing their mean rank."""
+        position = torch.arange(len(self.values), dtype=torch.float64) - self.offsets[units] + 1
+        new_run = torch.ones(len(self.values), dtype=torch.bool)
+        new_run[1:] = (self.values[1:] != self.values[:-1]) | (units[1:] != units[:-1])
+        run = new_run.long().cumsum(0) - 1
+        n_runs = int(run[-1]) + 1 if len(run) else 0
+        sums = torch.zeros(n_runs, dtype=torch.float64).index_add_(0, run, position)
+        return (sums / torch.bincount(run, minlength=n_runs))[run]
+
+
+Columns = Callable[[Int[Tensor, " chosen"]], Float[Tensor, "items chosen"]]
+
+
+class DenseResponses(Responses):
+    """Units that rarely rest, computed block by block when they are asked for."""
+
+    def __init__(self, compute: Columns, n_items: int, n_units: int) -> None:
+        self._compute, self.n_items, self.n_units = compute, n_items, n_units
+
+    def on(self, keep: Bool[Tensor, " items"]) -> Self:
+        return type(self)(lambda units: self._compute(units)[keep], int(keep.sum().item()), self.n_units)
+
+    def blocks(self, n_units: int = UNIT_BLOCK) -> Iterator[tuple[int, Float[Tensor, "items block"]]]:
+        for first in range(0, self.n_units, n_units):
+            yield first, self._compute(torch.arange(first, min(first + n_units, self.n_units)))
+
+    def columns(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "items chosen"]:
+        return self._compute(units)
+
+    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
+        positives, negatives = _class_sizes(labels)
+        targets = labels.double()
+
+        def rank_sums(block: Tensor) -> Tensor:
+            columns = block.T.contiguous()
+            ordered = columns.sort(1).values
+            ranks = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1
+            return ranks.double() / 2 @ targets
+
+        return _auc_of_rank_sums(torch.cat([rank_sums(block) for _, block in self.blocks()]), positives, negatives)
+
+    def kth_largest(self, k: int) -> Float[Tensor, " units"]:
+        if k > self.n_items:
+            return torch.zeros(self.n_units)
+        found = [block.T.contiguous().topk(k).values[:, -1] for _, block in self.blocks()]
+        return torch.cat(found).float().clamp(min=0)
+
+    def at_least(self, threshold: Float[Tensor, " units"]) -> SparseResponses:
+        parts = []
+        for first, block in self.blocks():
+            block = block.float()
+            item, unit = ((block > 0) & (block >= threshold[first : first + block.shape[1]])).nonzero(as_tuple=True)
+            parts.append((item, unit + first, block[item, unit]))
+        items, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        return SparseResponses.of_entries(items, units, values, self.n_items, self.n_units)
+
+    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
+        return torch.cat([block.T.to(weights.dtype) ** power @ weights for _, block in self.blocks()])
+
+    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
+        return torch.cat([(block.T > 0).to(weights.dtype) @ weights for _, block in self.blocks()])
+
+    @property
+    def n_fired(self) -> Int[Tensor, " units"]:
+        return torch.cat([(block > 0).sum(0) for _, block in self.blocks()])
+
+    @property
+    def maximum(self) -> Float[Tensor, " units"]:
+        return torch.cat([block.amax(0) for _, block in self.blocks()])
+
+    @property
+    def minimum(self) -> Float[Tensor, " units"]:
+        return torch.cat([block.amin(0) for _, block in self.blocks()])
+
+
+def pool_dense(
+    x: Float[Tensor, "rows units"], item: Int[Tensor, " rows"], n_items: int
+) -> Float[Tensor, "items units"]:
+    """Return the maximum of each unit over the rows of each item."""
+    out = x.new_full((n_items, x.shape[1]), -torch.inf)
+    return out.scatter_reduce_(0, item[:, None].expand_as(x), x, "amax")
+
+
+def _pooled(
+    items: Int[Tensor, " nnz"], units: Tensor, values: Tensor, item_of_row: Int[Tensor, " rows"], n_units: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the largest entry of each item and unit.
+
+    Rows on which a unit is silent count as 0, so a unit that is negative wherever it fires pools to 0 unless it fires
+    on every row of the item.
+    """
+    first = int(item_of_row.min()) if len(item_of_row) else 0
+    n_rows = torch.bincount(item_of_row - first)
+    if int(n_rows.max()) == 1 if len(n_rows) else True:
+        return items, units, values
+    pairs, inverse = torch.unique((items - first) * n_units + units, return_inverse=True)
+    pooled = torch.full((len(pairs),), -torch.inf, dtype=values.dtype).scatter_reduce_(0, inverse, values, "amax")
+    silent_somewhere = torch.bincount(inverse, minlength=len(pairs)) < n_rows[pairs // n_units]
+    pooled = torch.where(silent_somewhere, pooled.clamp(min=0), pooled)
+    kept = pooled != 0
+    return pairs[kept] // n_units + first, pairs[kept] % n_units, pooled[kept]
+
+
+def _class_sizes(labels: Bool[Tensor, "items labels"]) -> tuple[Float[Tensor, " labels"], Float[Tensor, " labels"]]:
+    positives = labels.sum(0).double()
+    return positives, len(labels) - positives
+
+
+def _auc_of_rank_sums(
+    rank_sums: Float[Tensor, "units labels"], positives: Float[Tensor, " labels"], negatives: Float[Tensor, " labels"]
+) -> Float[Tensor, "units labels"]:
+    """Turn the rank sums of labelled items into areas: nan (0 / 0) where a class is empty."""
+    return (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
