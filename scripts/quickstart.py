@@ -5,10 +5,11 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from sae import cli
 from sae.evaluation.metric import Score
-from sae.evaluation.pictures import label_scatter
+from sae.evaluation.pictures import controls_picture, label_scatter
 from sae.evaluation.report import Report
 from scripts import pentagon
 
@@ -17,15 +18,16 @@ TARGETS = {"ce_recovered": 0.9, "dead_fraction": 0.05}
 CHOSEN = (
     *("fvu", "l0", "dead_fraction", "ce_recovered", "ce_recovered_mean"),
     *("zero_shot_accuracy", "zero_shot_accuracy_clean", "zero_shot_ce_recovered"),
-    *("label_auc_latents", "label_auc_neurons", "label_auc_gain"),
+    *("label_auc", "label_average_precision", "monosemantic_share", "resolution_rate"),
 )
+COMPARED = ("label_average_precision", "label_auc", "resolution_rate", "monosemanticity_excess")
 SIZES = {
-    "stdlib-1l": {"store": "3072", "store-score": "512", "n_vectors": "600000", "labelled": "400", "spliced": "128"},
+    "stdlib-1l": {"store": "3072", "store-score": "512", "n_vectors": "600000", "sample": "32768", "spliced": "128"},
     "concepts-clip": {
         "store": "8192",
         "store-score": "6144",
         "n_vectors": "400000",
-        "labelled": "6144",
+        "sample": "24576",
         "spliced": "1024",
     },
 }
@@ -48,26 +50,36 @@ def job(name: str) -> Report:
     folders = ("--store", out / "store", "--out", out / "run")
     run("train", f"configs/train-{name}.yaml", *folders, "--n-vectors", size["n_vectors"])
     folders = ("--dictionary", out / "run" / "dictionary", "--store", out / "store-score", "--out", out / "run")
-    counts = ("--n-labelled-examples", size["labelled"], "--n-spliced-examples", size["spliced"])
+    # The shipped trained controls learned from more data, so here only those that need no training stand beside it.
+    counts = (
+        "--n-sample-vectors",
+        size["sample"],
+        "--n-spliced-examples",
+        size["spliced"],
+        "--trained-controls",
+        "None",
+    )
     run("evaluate", f"configs/evaluate-{name}.yaml", *folders, *counts)
     return Report.load(out / "run" / "report.json")
 
 
-def clearest(report: Report) -> dict[str, object]:
-    """Return the label that gains most from a latent over the best neuron, among those separated well."""
-    rows = report.details["labels"]["labels"]
-    good = [row for row in rows if row["latent_auc"] > 0.95] or rows
-    return max(good, key=lambda row: row["latent_auc"] - row["neuron_auc"])
+def clearest(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the label that gains most from a latent over the best neuron, among those separated well, for both."""
+    labels = report.details["labels"]
+    rows = list(zip(labels["dictionary"], labels["neurons"], strict=True))
+    good = [pair for pair in rows if pair[0]["auc"] > 0.95] or rows
+    return max(good, key=lambda pair: pair[0]["auc"] - pair[1]["auc"])
 
 
 def look(name: str, report: Report) -> None:
     """Draw the label scores and show the clearest latent."""
-    out, row = OUT / name, clearest(report)
-    print(f"\n{name}: latent {row['latent']} stands for {row['label']} (held-out AUC {row['latent_auc']};")
-    print(f"the best of the raw neurons, {row['neuron']}, has {row['neuron_auc']}).")
-    run("show", out / "run" / "dictionary", row["latent"], "--store", out / "store-score", "--examples", 5)
+    out, (row, neuron) = OUT / name, clearest(report)
+    print(f"\n{name}: latent {row['unit']} stands for {row['label']} (held-out AUC {row['auc']};")
+    print(f"the best of the raw neurons, {neuron['unit']}, has {neuron['auc']}).")
+    run("show", out / "run" / "dictionary", row["unit"], "--store", out / "store-score", "--examples", 5)
     print(f"\nstore       {out / 'store'}\ndictionary  {out / 'run' / 'dictionary'}")
-    print(f"report      {out / 'run' / 'report.json'}\npicture     {label_scatter(report, out / 'labels')}")
+    print(f"report      {out / 'run' / 'report.json'}\npictures    {label_scatter(report, out / 'labels')}")
+    print(f"            {controls_picture(report, COMPARED, out / 'controls')}")
 
 
 def figure(name: str, score: Score) -> dict[str, object]:
