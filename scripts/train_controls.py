@@ -25,7 +25,7 @@ CONTROLS = ("frozen_decoder", "frozen_encoder", "untrained_subject")
 
 
 def harvested(name: str, hookpoint: str, out: Path, subject: str, n_examples: int | None) -> ActivationStore:
-    """Return the finished store of a subject; harvest it, or go on, by the recipe of a built-in one if there is none."""
+    """Return the finished store of a subject; if there is none, harvest it by the recipe of a built-in one."""
     if (out / "config.yaml").is_file():  # written when a harvest is complete
         return ActivationStore(out)
     words = ["harvest", str(ROOT / "configs" / f"harvest-{name}.yaml"), "--subject", subject, "--out", str(out)]

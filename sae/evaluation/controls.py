@@ -18,6 +18,7 @@ from sae.dictionaries.linear import Constant, ConstantConfig, Identity, Identity
 from sae.dictionaries.threshold import Thresholded
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import EvaluationError
+from sae.evaluation.sample import CONTROL_SEED
 from sae.tensors import Vectors
 
 CALIBRATION_ROWS = 16_384
@@ -77,7 +78,9 @@ def controls_for(
         "neurons_cut": lambda: _cut_neurons(d_in, l0),
         "neurons_rectified": lambda: Thresholded.neurons(sample, rates),
         "pca": lambda: _initialised(Pca(PcaConfig(d_sae=2 * d_in), d_in), sample),
-        "random_directions": lambda: Thresholded.random_directions(sample, rates, torch.Generator().manual_seed(seed)),
+        "random_directions": lambda: Thresholded.random_directions(
+            sample, rates, torch.Generator().manual_seed(CONTROL_SEED + seed)
+        ),
         "constant": lambda: _initialised(Constant(ConstantConfig(d_sae=N_CONSTANT), d_in), sample),
     }
     device = dictionary.W_dec.device

@@ -58,8 +58,8 @@ def explanation_correlation(trials: Trials) -> Float[Tensor, " units"]:
 
     An explanation is an intercept and at most five weighted patterns: the token at the row or 1 to 3 places before it,
     or previous and current token together. It is found on the match half by greedy forward selection on squared error,
-    with weights refitted at every step, among the patterns on at least 2 rows there, as long as a
-    pattern gains more than the best of as many useless ones would by luck (the risk inflation criterion). The prediction is the sum of the
+    with weights refitted at every step, among the patterns on at least 2 rows there, as long as a pattern gains more
+    than the best of as many useless ones would by luck (the risk inflation criterion). The prediction is the sum of the
     weights of the patterns that match.
 
     A constant prediction or a constant activation (a dead unit) scores 0. Units that were not drawn for explanation

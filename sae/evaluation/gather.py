@@ -81,7 +81,7 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
     Raises:
         EvaluationError: too few examples to split, or labels of an unexpected shape.
     """
-    _, rows = next(vectors.whole_examples(n_vectors, min(n_vectors, len(vectors))))
+    _, rows = next(vectors.whole_examples(n_vectors))
     distinct = torch.unique_consecutive(rows.example)
     if len(distinct) < MIN_EXAMPLES:
         raise EvaluationError(

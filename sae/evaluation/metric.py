@@ -164,11 +164,11 @@ class Measured:
     def minus(self, other: "Measured", seed: int = 0) -> tuple[float, tuple[float, float] | None]:
         """Return the difference of the means with its 95 % interval: of item-wise differences where items are shared.
 
-        Items that either lacks are left out of a paired difference.
+        Items that either lacks are left out of a paired difference. Where the numbers of items differ (another subject
+        mixes other concepts in its neurons), the two are resampled apart.
         """
         assert self.definition == other.definition, (self.definition.name, other.definition.name)
-        if self.definition.paired:
-            assert len(self.values) == len(other.values), self.definition.name
+        if self.definition.paired and len(self.values) == len(other.values):
             gain = self.values - other.values
             gain = gain[~gain.isnan()]
             return float(gain.mean()), _interval(mean_draws(gain, seed)) if len(gain) >= MIN_ITEMS else None

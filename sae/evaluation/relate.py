@@ -21,10 +21,10 @@ from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.metric import Measured
 from sae.evaluation.relation import Comparison, Relation
 from sae.evaluation.responses import Responses, SparseResponses
-from sae.evaluation.sample import Sample, Units, halves
+from sae.evaluation.sample import CONTROL_SEED, Sample, Units, halves
 from sae.evaluation.splitting import Node, SplittingGraph, splitting_scores
 from sae.evaluation.splitting_picture import drawn_edges, splitting_picture
-from sae.evaluation.stability import CONTROL_SEED, match_dictionaries, match_random, stability_scores
+from sae.evaluation.stability import match_dictionaries, match_random, stability_scores
 from sae.evaluation.universality import best_partners, shuffled_items, universality
 from sae.log import track
 

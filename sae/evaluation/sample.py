@@ -21,6 +21,9 @@ from sae.tensors import Kind
 SPLIT_SEED = 0x5EED
 """Keeps the split apart from other random numbers drawn with the same small seed."""
 
+CONTROL_SEED = 0xC0117201
+"""Keeps random controls apart from the directions that training started from, which small seeds drew too."""
+
 MIN_POSITIVES = 10
 """Items with a label, and items without it, that each half must have for the label to be scored."""
 

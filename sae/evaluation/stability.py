@@ -14,12 +14,11 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.initialisation import random_unit_rows
 from sae.errors import EvaluationError
 from sae.evaluation.metric import Measured, item_metric
+from sae.evaluation.sample import CONTROL_SEED
 
 STABLE_COSINE = 0.7
 EXACT_LATENTS = 8192
 """Latents up to which the matching is the best possible one; the solver holds their float64 cosines, 512 MiB."""
-CONTROL_SEED = 0xC0117201
-"""Keeps random controls apart from the directions that a dictionary trained with the same small seed started from."""
 _ROWS = 2048
 
 Directions = Float[Tensor, "latents d_in"]

@@ -43,6 +43,11 @@ def neurons(x: torch.Tensor) -> Units:
     return Units("neurons", Identity(IdentityConfig(d_sae=x.shape[1]), x.shape[1]), sample(x))
 
 
+def tokens_of(data: Sample) -> torch.Tensor:
+    assert data.rows.token is not None
+    return data.rows.token
+
+
 def matches(pattern: Pattern, rows: Provenance) -> np.ndarray:
     """The definition, row by row."""
     assert rows.token is not None
@@ -106,11 +111,11 @@ def test_patterns_match_by_definition() -> None:
 def test_patterns_count_positions_where_rows_are_missing() -> None:
     data = sample()
     kept = torch.arange(len(data.x)) % 3 != 1
-    rows = Provenance(data.rows.example[kept], data.rows.position[kept], data.rows.kind[kept], data.rows.token[kept])
+    rows = Provenance(data.rows.example[kept], data.rows.position[kept], data.rows.kind[kept], tokens_of(data)[kept])
     thinned = Sample(
         x=data.x[kept], rows=rows, pooled=False, labels={}, factors={}, label_names={}, match=data.match[kept]
     )
-    context, token = Patterns(thinned).context, data.rows.token.numpy()
+    context, token = Patterns(thinned).context, tokens_of(data).numpy()
     numbers = np.flatnonzero(kept.numpy())
     for row in range(1, 60):
         for back in (1, 2, 3):
@@ -142,7 +147,7 @@ def test_greedy_selection_and_correlation_agree_with_the_naive_twin(current_only
 def test_token_baseline_agrees_with_a_table() -> None:
     data = sample()
     patterns, activations = Patterns(data), noisy(data.rows)
-    token, match = data.rows.token.numpy(), patterns.match
+    token, match = tokens_of(data).numpy(), patterns.match
     table = {t: activations[match & (token == t)].mean(dtype=np.float64) for t in set(token[match].tolist())}
     prediction = np.array([table[t] for t in token[~match].tolist()])
     expected = np.corrcoef(prediction, activations[~match])[0, 1]
@@ -159,7 +164,7 @@ def test_passage_scores_agree_with_pairwise_counting() -> None:
         key = (int(data.rows.example[row]), int(data.rows.position[row]) // module.WINDOW)
         passages.setdefault(key, []).append(row)
     named = {patterns[i].token for i, w in zip(found.patterns, found.weights, strict=True) if w > 0}
-    tempting = [any(int(data.rows.token[row]) in named for row in rows) for rows in passages.values()]
+    tempting = [any(int(tokens_of(data)[row]) in named for row in rows) for rows in passages.values()]
     assert passages_with_tokens(found, patterns).tolist() == tempting
     judged = [(max(prediction[r]), bool(fires[r].any()), t) for r, t in zip(passages.values(), tempting, strict=True)]
 
@@ -229,11 +234,11 @@ def test_rows_of_the_score_half_do_not_influence_explanations() -> None:
     patterns = Patterns(data)
     before = explain(activations, patterns)
     generator = torch.Generator().manual_seed(9)
-    token = data.rows.token.clone()
+    token = tokens_of(data).clone()
     score = ~data.match
     token[score] = torch.randint(VOCABULARY, (int(score.sum()),), generator=generator)
     changed = sample()
-    changed.rows.token[:] = token
+    tokens_of(changed)[:] = token
     other = activations.copy()
     other[score.numpy()] = generator.initial_seed()
     after_patterns = Patterns(changed)
