@@ -3,7 +3,7 @@ import torch
 
 from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.identity import IdentityConfig
+from sae.dictionaries.linear import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import DictionaryError
 from sae.features.examples import Chunk, Example, stored_chunks, top_examples
