@@ -32,7 +32,6 @@ from sae.evaluation.resolution import Mixtures
 from sae.evaluation.sample import Sample, Units
 from sae.evaluation.similarity import Similarity
 from sae.inputs.base import Masked
-from sae.inputs.concepts import ConceptInputs
 from sae.log import progress
 from sae.subjects.base import ImageTextSubject, Subject
 from sae.subjects.load import load
@@ -171,12 +170,13 @@ class Interpreter:
 
     def _pairs(self, subject: Subject) -> Sample | None:
         """Run a subject on paired renders, where the inputs can render them for this hookpoint."""
-        if not isinstance(self.inputs, ConceptInputs) or not self.hookpoint.startswith("visual."):
+        world = getattr(self.inputs, "world", None)
+        if world is None or not self.hookpoint.startswith("visual."):
             return None
         return pair_sample(
             subject,
             self.hookpoint,
-            self.inputs.world,
+            world,
             self.config.n_pairs,
             batch_pairs=self.config.batch_examples,
             seed=self.config.seed,

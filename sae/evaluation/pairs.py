@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from sae.errors import EvaluationError
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.responses import pool_dense
 from sae.evaluation.sample import Sample, Units, halves
-from sae.inputs.concepts import FACTORS, World
 from sae.log import progress
 from sae.subjects.base import Subject
 from sae.tensors import Batch
+
+if TYPE_CHECKING:
+    from sae.inputs.concepts import World
 
 FACTOR = "pair_factor"
 """The factor of a sample that says what the pictures of a pair differ in."""
@@ -26,10 +28,10 @@ FACTOR = "pair_factor"
 def pair_sample(
     subject: Subject,
     hookpoint: str,
-    world: World,
+    world: "World",
     n_pairs: int,
     *,
-    factors: Sequence[str] = FACTORS,
+    factors: Sequence[str] | None = None,
     split: str = "score",
     batch_pairs: int = 32,
     seed: int = 0,
@@ -41,7 +43,7 @@ def pair_sample(
         hookpoint: where.
         world: renders the pairs, at the size that the subject reads.
         n_pairs: pairs per factor.
-        factors: what to vary.
+        factors: what to vary; all that the world can vary if not given.
         split: of the world.
         batch_pairs: pairs per pass.
         seed: of the halves, which keep pairs whole.
@@ -49,6 +51,9 @@ def pair_sample(
     Returns:
         A sample whose items 2i and 2i + 1 are a pair, with the number of its factor as label `pair_factor`.
     """
+    from sae.inputs.concepts import FACTORS
+
+    factors = FACTORS if factors is None else factors
     grid, parts, rows = subject.hookpoints()[hookpoint].grid, [], []
     wanted = [(factor, index) for factor in factors for index in range(n_pairs)]
     with progress("pairs", total=len(wanted), unit="pairs") as bar:
