@@ -8,7 +8,15 @@ from sae import builtin
 from sae.dictionaries.io import load_dictionary, save_dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import EvaluationError
-from sae.evaluation.controls import CALIBRATION_ROWS, DESCRIPTIONS, TRAINED, Control, controls_for, shipped_controls
+from sae.evaluation.controls import (
+    CALIBRATION_ROWS,
+    DESCRIPTIONS,
+    N_CONSTANT,
+    TRAINED,
+    Control,
+    controls_for,
+    shipped_controls,
+)
 
 D_IN, D_SAE, K = 12, 40, 4
 
@@ -31,7 +39,7 @@ def controls(x: Tensor, seed: int = 0) -> dict[str, Control]:
 
 def test_all_controls_are_there_in_order_and_described() -> None:
     found = controls(vectors())
-    assert [*found, *TRAINED] == list(DESCRIPTIONS)
+    assert [*found, *TRAINED, "shuffled"] == list(DESCRIPTIONS)
     for control in found.values():
         assert control.description == DESCRIPTIONS[control.name]
         assert control.dictionary.d_in == D_IN and not control.dictionary.training
@@ -39,7 +47,8 @@ def test_all_controls_are_there_in_order_and_described() -> None:
     widths = {name: control.dictionary.d_sae for name, control in found.items()}
     assert widths == {
         **dict.fromkeys(("neurons", "neurons_cut", "neurons_rectified"), D_IN),
-        **dict.fromkeys(("random_directions", "constant"), D_SAE),
+        "random_directions": D_SAE,
+        "constant": N_CONSTANT,
         "pca": 2 * D_IN,
     }
 
