@@ -13,9 +13,11 @@ Axis names in jaxtyping annotations, everywhere the same:
 Shapes are checked under pytest only; outside it the annotations cost nothing.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -66,3 +68,8 @@ class Rows:
     keep: Bool[Tensor, "example pos"]
     kind: UInt8[Tensor, "example pos"]
     token: Int[Tensor, "example pos"] | None = None
+
+    def of_kinds(self, kinds: Collection[Kind]) -> Bool[Tensor, "example pos"]:
+        """Mark the positions that exist and are of one of some kinds."""
+        wanted = torch.tensor([int(kind) for kind in kinds], dtype=self.kind.dtype, device=self.kind.device)
+        return self.keep & torch.isin(self.kind, wanted)

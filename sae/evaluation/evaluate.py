@@ -69,6 +69,7 @@ def evaluate(
     rebuilt = rebuild(dictionary, vectors, total, config.chunk_vectors, config.seed)
     row_scores, measured = list(rebuilt.scores), firing_scores(rebuilt.firing)
     details: dict[str, Any] = {"density": rebuilt.firing.histogram()}
+    about = _about(dictionary, store, hookpoint, config)
     controls: dict[str, Results] = {}
     numbers: Mapping[str, Tensor] = {}
     if isinstance(inputs, Labelled) and inputs.label_names:
@@ -77,21 +78,19 @@ def evaluate(
         measured = measured + list(found.results.pop(DICTIONARY).measured)
         controls, numbers = found.results, found.numbers
         details |= found.details
+        about["sample"] = found.amounts
     else:
         logger.warning("%s: no inputs with exact labels, so interpretability is not scored.", store)
     if subject is not None and inputs is not None:
         mean = torch.as_tensor(vectors.statistics.mean, dtype=torch.float32)
         row_scores += _score_splicing(dictionary, subject, hookpoint, mean, inputs, config)
-    about = _about(dictionary, store, hookpoint, config)
-    if "sample" in details:
-        about["sample"] = details.pop("sample")
     own = Results(description=repr(dictionary), measured=measured, row_scores=row_scores)
     report = Report.of(about, {DICTIONARY: own, **controls}, details, config.seed)
     hashes = {
-        "dictionary": dictionary.hash,
-        "store": store.hash,
-        "inputs": store.manifest.inputs.fingerprint,
-        "subject": store.subject_id,
+        "dictionary": about["dictionary"]["sha256"],
+        "store": about["store"]["sha256"],
+        "inputs": about["store"]["inputs"],
+        "subject": about["subject"]["id"],
         "hookpoint": hookpoint,
     }
     return Evaluation(report, LatentScores.of(measured, hashes, numbers))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae.evaluation.metric import Measured, item_metric
-from sae.evaluation.responses import DenseResponses
+from sae.evaluation.responses import own_auc
 from sae.evaluation.sample import MIN_POSITIVES, Units
 
 FACETS = ("photo", "sketch", "word", "symbol")
@@ -43,19 +43,11 @@ class ConceptDetection:
         areas, unseen = [], []
         for name in FACETS:
             here = ~sample.match & (facet == list(sample.label_names["facet"]).index(name))
-            area = _own_auc(activations[here], shown[here])
+            area = own_auc(activations[here], shown[here])
             area[~enough | (shown[here].sum(0) < MIN_FACET_POSITIVES)] = torch.nan
             areas.append(area)
             unseen.append(shown[here & (held_out == 1)].any(0))
         return cls(torch.stack(areas), torch.stack(unseen))
-
-
-def _own_auc(
-    activations: Float[Tensor, "items labels"], labels: Bool[Tensor, "items labels"]
-) -> Float[Tensor, " labels"]:
-    """Return the area of column i as a detector of label i."""
-    n_items, n_labels = labels.shape
-    return DenseResponses(lambda chosen: activations[:, chosen], n_items, n_labels).auc(labels).diagonal().clone()
 
 
 def _facet_metric(facet: str, unseen: bool) -> Callable[[ConceptDetection], Measured]:

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sae.activations.store import TRAINING_KINDS, Vectors
+from sae.activations.store import Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
 from sae.evaluation.metric import Accumulator, Metric, Score
 from sae.evaluation.sample import Sample, halves
+from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
 from sae.subjects.base import Subject
@@ -122,14 +123,11 @@ def vectors_of(
     """
     examples = torch.unique_consecutive(sample.rows.example)
     first, last = int(examples[0]), int(examples[-1]) + 1
-    grid = subject.hookpoints()[hookpoint].grid
-    kept = torch.tensor([int(kind) for kind in TRAINING_KINDS], dtype=torch.uint8)
     parts = []
     with progress(f"run {subject.id}", total=last - first, unit="examples") as bar, torch.no_grad():
         for start in range(first, last, batch_examples):
             batch = inputs.batch(start, min(start + batch_examples, last))
-            rows = subject.rows(batch, grid)
-            keep = rows.keep.cpu() & torch.isin(rows.kind.cpu(), kept)
+            keep = trained_rows(subject, batch, hookpoint).cpu()
             parts.append(subject.run(batch, [hookpoint])[hookpoint].cpu()[keep].to(sample.x.dtype))
             bar.advance(len(batch))
     x = torch.cat(parts)

@@ -44,11 +44,12 @@ UNTRAINED_SUBJECT = "untrained_subject"
 
 @dataclass(frozen=True)
 class Interpretation:
-    """What was found: results of the dictionary and of each control, tables, and numbers of single latents."""
+    """Results of the dictionary and of each control, tables, numbers of single latents, and what was scored."""
 
     results: dict[str, Results]
     details: dict[str, Any]
     numbers: dict[str, Tensor]
+    amounts: dict[str, int]
 
 
 class Interpreter:
@@ -94,13 +95,13 @@ class Interpreter:
                     description=control.description, measured=measure(units, ground_of), row_scores=row_scores
                 )
                 bar.advance(1)
-        tables["sample"] = {
+        amounts = {
             "vectors": len(self.sample.x),
             "items": self.sample.n_items,
             "explained_latents": self.config.n_explained_latents,
             "pairs": self.config.n_pairs,
         }
-        return Interpretation(results, tables, numbers)
+        return Interpretation(results, tables, numbers, amounts)
 
     def _controls(
         self, controls: list[Control], neurons: Units, ground: Ground

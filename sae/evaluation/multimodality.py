@@ -17,7 +17,7 @@ from torch import Tensor
 from sae.errors import EvaluationError
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.relations import MIXED_AUC
-from sae.evaluation.responses import DenseResponses
+from sae.evaluation.responses import own_auc
 from sae.evaluation.sample import MIN_POSITIVES, Units
 
 READINGS = {"photo": "literal", "sketch": "literal", "symbol": "symbolic", "word": "conceptual"}
@@ -127,17 +127,9 @@ class Facets:
             kept = usable & (shown.facet == facet)
             own = shown.concept[kept, None] == shown.scored
             asked = (own & (shown.unseen[kept] == unseen)[:, None]).any(0)
-            values = _auc_of_columns(activations[kept], own)
+            values = own_auc(activations[kept], own)
             found.append(torch.where(asked, values, torch.nan))
         return torch.stack(found).nanmean(0)
-
-
-def _auc_of_columns(
-    activations: Float[Tensor, "items labels"], labels: Bool[Tensor, "items labels"]
-) -> Float[Tensor, " labels"]:
-    """Return the AUC of each column of activations for the same column of labels."""
-    columns = DenseResponses(lambda chosen: activations[:, chosen], *activations.shape)
-    return columns.auc(labels).diagonal()
 
 
 @item_metric("facet_breadth", better="higher", unit="latents", bounds=(1, 4), chance=None, paired=False)

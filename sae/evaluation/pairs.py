@@ -83,8 +83,7 @@ def _read(
 ) -> tuple[Float[Tensor, "rows d_in"], tuple[Tensor, Tensor, Tensor]]:
     """Return the vectors of a batch, and example, position and kind of each."""
     found = subject.rows(batch, grid)
-    kind = found.kind.cpu()
-    keep = found.keep.cpu() & torch.isin(kind, torch.tensor([int(kind) for kind in TRAINING_KINDS], dtype=torch.uint8))
+    keep, kind = found.of_kinds(TRAINING_KINDS).cpu(), found.kind.cpu()
     example, position = keep.nonzero().T
     x = subject.run(batch, [hookpoint])[hookpoint].float().cpu()[keep]
     return x, (example + batch.first_example, position, kind[keep])

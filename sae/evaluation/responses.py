@@ -304,6 +304,12 @@ class DenseResponses(Responses):
         return torch.cat([block.amin(0) for _, block in self.blocks()])
 
 
+def own_auc(activations: Float[Tensor, "items pairs"], labels: Bool[Tensor, "items pairs"]) -> Float[Tensor, " pairs"]:
+    """Return the area of each column of activations as a detector of the same column of labels; see `Responses`."""
+    columns = DenseResponses(lambda chosen: activations[:, chosen], *activations.shape)
+    return columns.auc(labels).diagonal().clone()
+
+
 def pool_dense(
     x: Float[Tensor, "rows units"], item: Int[Tensor, " rows"], n_items: int
 ) -> Float[Tensor, "items units"]:

@@ -58,9 +58,7 @@ def trained_rows(subject: Subject, batch: Batch, hookpoint: str) -> Bool[Tensor,
 
     The others (BOS, special) keep their activation in every condition, so that all compare alike.
     """
-    rows = subject.rows(batch, subject.hookpoints()[hookpoint].grid)
-    trained = torch.tensor([int(kind) for kind in TRAINING_KINDS], dtype=rows.kind.dtype, device=rows.kind.device)
-    return rows.keep & torch.isin(rows.kind, trained)
+    return subject.rows(batch, subject.hookpoints()[hookpoint].grid).of_kinds(TRAINING_KINDS)
 
 
 def next_token_losses(
