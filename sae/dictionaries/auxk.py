@@ -7,10 +7,10 @@
 Gao, Dupre la Tour, Tillman, Goh, Troll, Radford, Sutskever, Leike, Wu: Scaling and evaluating sparse autoencoders,
 2024, arXiv 2406.04093, section A.2.
 
-Var is the total variance over all coordinates of the batch. The loss reaches the encoder as well as the decoder, through
-the same pre-activations. With nothing dead it is zero. What differs from the paper: k_aux is half of the vectors' width
-unless given (the paper: a power of two close to it), and Var(e) is floored at 1e-6 of Var(x), so that a dictionary that
-reconstructs perfectly does not blow the term up.
+Var is the total variance over all coordinates of the batch. The loss reaches the encoder as well as the decoder,
+through the same pre-activations. With nothing dead it is zero. What differs from the paper: k_aux is half of the
+vectors' width unless given (the paper: a power of two close to it), and Var(e) is floored at 1e-6 of Var(x), so that a
+dictionary that reconstructs perfectly does not blow the term up.
 """
 
 from dataclasses import dataclass
