@@ -84,10 +84,17 @@ def select_batch_topk(
     offsets, indices, values = select_above(x, weight, bias, floor)
     if len(values) < n and floor > 0:
         offsets, indices, values = select_above(x, weight, bias, torch.zeros_like(floor))
+    return largest_of(offsets, indices, values, n)
+
+
+def largest_of(
+    offsets: Int[Tensor, " batch_plus_1"], indices: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], n: int
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " kept"], Float[Tensor, " kept"]]:
+    """Keep the n largest of compressed rows' entries, all if there are no more."""
     if len(values) <= n:
         return offsets, indices, values
     kept = values.topk(n, sorted=False).indices.sort().values
-    return _offsets(_rows(offsets, indices)[kept], len(x)), indices[kept], values[kept]
+    return _offsets(_rows(offsets, indices)[kept], len(offsets) - 1), indices[kept], values[kept]
 
 
 def decode(

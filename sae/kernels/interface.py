@@ -16,18 +16,21 @@ Weights are latent-major, [d_sae d_in] contiguous, row l belonging to latent l; 
 Entries are in compressed rows: row i holds `offsets[i]:offsets[i + 1]`; a latent listed twice in a row counts twice.
 A backend may fill rows up with entries of latent 0 and value -inf, which a rectifier turns into entries without effect.
 
-`reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs.
+`reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs,
+`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`).
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sae.kernels import cpu, reference
+from sae.kernels import cpu, cpu_bf16, reference
 
 Entries = tuple[Tensor, Tensor, Tensor]
 """Offsets, indices and values of compressed rows."""
@@ -54,9 +57,31 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"cpu": cpu}
 """Fast backends by device type; any other device runs `reference`."""
 
+HAS_BF16 = cpu_bf16.is_fast()
+"""Whether this processor multiplies bf16 matrices faster than float32 ones."""
+
+
+Candidates = Literal["exact", "bf16"]
+_candidates: ContextVar[Candidates] = ContextVar("candidates", default="exact")
+
+
+@contextmanager
+def candidates(precision: Candidates) -> Iterator[None]:
+    """Choose in what precision float32 encoders on the CPU look for their largest entries; values stay float32.
+
+    "bf16" is several times faster where the processor has bf16 products, and like "exact" elsewhere.
+    """
+    token = _candidates.set(precision)
+    try:
+        yield
+    finally:
+        _candidates.reset(token)
+
 
 def backend_of(tensor: Tensor) -> Backend:
     """Return the backend for the device that a tensor lies on."""
+    if tensor.device.type == "cpu" and tensor.dtype == torch.float32 and _candidates.get() == "bf16" and HAS_BF16:
+        return cpu_bf16
     return BACKENDS.get(tensor.device.type, reference)
 
 

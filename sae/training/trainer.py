@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
+from sae.kernels import interface as kernels
 from sae.tensors import Vectors
 from sae.training.config import TrainConfig
 from sae.training.dead import FiringCounts
@@ -62,7 +63,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak_lr * lr_factor(self.config.schedule, self.n_steps_done, self.config.n_steps)
         on_gpu = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu)
+        with autocast, kernels.candidates(self.config.candidates):
             loss = self.dictionary.loss(x, self.firing.dead(), target)
         loss.total.backward()
         self.dictionary.after_backward()
