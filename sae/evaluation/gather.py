@@ -1,13 +1,14 @@
 """Gathering what is scored: one pass over a store for reconstruction, and the sample for everything with labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sae.activations.store import Vectors
+from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
@@ -96,12 +97,11 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         shapes = {family: list(values.shape) for family, values in labels.items()}
         raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
     pooled = all(per_example.values())
-    place = (rows.example - first).numpy()
     if pooled:
         shown = (distinct - first).numpy()
         factors = {family: values[shown] for family, values in labels.items()}
     else:
-        factors = {family: values[place, rows.position.numpy()] for family, values in labels.items()}
+        factors = _at_rows(labels, rows)
     return Sample(
         x=vectors.read(0, len(rows), vectors.dtype),
         rows=rows,
@@ -111,6 +111,19 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         label_names=inputs.label_names,
         match=halves(distinct if pooled else rows.example, seed),
     )
+
+
+def labels_of_rows(inputs: Labelled, rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Return the labels of rows; those of an example hold for all its rows."""
+    return _at_rows(inputs.labels(int(rows.example.min()), int(rows.example.max()) + 1), rows)
+
+
+def _at_rows(labels: Mapping[str, np.ndarray], rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Look labels up that begin with the first example of the rows."""
+    example, position = (rows.example - rows.example.min()).numpy(), rows.position.numpy()
+    return {
+        family: values[example] if values.ndim == 1 else values[example, position] for family, values in labels.items()
+    }
 
 
 def vectors_of(

@@ -22,11 +22,11 @@ from sae.evaluation.dissection import Masks
 from sae.evaluation.families import Ground, details, has_facets, measure
 from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
 from sae.evaluation.labels import best_labels
+from sae.evaluation.meanings import related_labels
 from sae.evaluation.metric import Measured
 from sae.evaluation.multimodality import modality_scores
 from sae.evaluation.pairs import pair_sample
 from sae.evaluation.patterns import Patterns
-from sae.evaluation.relations import related_labels
 from sae.evaluation.report import DICTIONARY, Results
 from sae.evaluation.resolution import Mixtures
 from sae.evaluation.sample import Sample, Units
