@@ -20,6 +20,9 @@ from sae.tensors import Vectors
 class Linear(Dictionary):
     """Base of the dictionaries whose codes are dense; whatever is not zero counts as an entry, negative values too."""
 
+    fitted = True
+    transcodes = False
+
     def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__(config, d_in, d_out)
         self.requires_grad_(False)

@@ -21,6 +21,7 @@ class RandomDirections(TopK):
     """Drawn by `initialise`; its tensors take no gradient."""
 
     config_type = RandomDirectionsConfig
+    fitted = True
 
     def __init__(self, config: RandomDirectionsConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__(config, d_in, d_out)
