@@ -1,7 +1,9 @@
-"""Dictionaries that select nothing: every unit answers every vector. They are controls, and nothing trains them.
+"""Dictionaries that select nothing: every unit answers every vector.
 
-codes = W_enc.T @ (x - b_dec) + b_enc
-x_hat = codes @ W_dec + b_dec
+    codes = W_enc.T @ (x - b_dec) + b_enc
+    x_hat = codes @ W_dec + b_dec
+
+They are controls, and nothing trains them.
 """
 
 from dataclasses import dataclass

@@ -16,8 +16,8 @@ all pre-activations of a residual, so encoding costs several times what one enco
 What is read is taken away where it was read, so there is no transcoder of this kind.
 
 The auxiliary loss goes on with the pursuit among dead latents: auxk = |r_k - what k_aux further steps take of it|^2 /
-Var(r_k), with r_k detached. What differs from the paper: this loss, with which it has none; and a latent whose product
-is negative is not taken, so that codes are never negative.
+Var(r_k), with r_k detached. What differs from the paper: the form of this loss; and a latent whose product is negative
+is not taken, so that codes are never negative.
 """
 
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ class MatryoshkaConfig(BatchTopKConfig):
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK in training and in use; only the loss is another."""
+    """Keeps what BatchTopK keeps, but every prefix of its latents has to reconstruct on its own."""
 
     config_type = MatryoshkaConfig
     config: MatryoshkaConfig

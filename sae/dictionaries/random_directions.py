@@ -18,7 +18,7 @@ class RandomDirectionsConfig(TopKConfig):
 
 
 class RandomDirections(TopK):
-    """Drawn by `initialise`; its tensors take no gradient."""
+    """Keeps the k largest of random directions; drawn by `initialise`, and no tensor takes a gradient."""
 
     config_type = RandomDirectionsConfig
     fitted = True
