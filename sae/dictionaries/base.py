@@ -80,9 +80,15 @@ class Dictionary(nn.Module, ABC):
         W_skip: [d_in d_out], or None.
         variance: scalar; total variance of the targets, which makes the loss dimensionless (set by `initialise`).
         is_transcoder: whether it writes other vectors than it reads.
+        transcodes: whether this architecture can be a transcoder.
+        fitted: whether `initialise` is all there is to learning it, with no steps after it.
+        sample_vectors: vectors from which a training run initialises it.
     """
 
     config_type: ClassVar[type[DictionaryConfig]]
+    transcodes: ClassVar[bool] = True
+    fitted: ClassVar[bool] = False
+    sample_vectors: ClassVar[int] = 8192
     variance: Tensor
 
     def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
@@ -92,6 +98,8 @@ class Dictionary(nn.Module, ABC):
                 f"{config.kind}: d_in is {d_in}, d_out {d_out}; vectors need at least one coordinate."
             )
         self.config, self.is_transcoder = config, d_out is not None
+        if self.is_transcoder and not self.transcodes:
+            raise DictionaryError(f"{config.kind}: rebuilds what it reads; it cannot be a transcoder (d_out {d_out}).")
         if config.skip and not self.is_transcoder:
             raise DictionaryError(
                 f"{config.kind}: skip would copy the input; it is for transcoders, which have a target."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae import config as settings
 from sae.activations.reader import ShuffledReader
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 Probe = Callable[[Dictionary], dict[str, float]]
 """A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
 
-SAMPLE_VECTORS = 8192
-"""Vectors from which the initial parameters are set."""
+CHUNK_VECTORS = 4096
+"""Vectors that a dictionary fitted at once is measured on at a time."""
 
 N_HISTOGRAMS = 20
 """Histograms of firing rates in a run, each over the vectors since the one before."""
@@ -42,6 +43,9 @@ def train(
     store: ActivationStore, config: TrainConfig, *, probes: Mapping[str, Probe] | None = None, resume: bool = False
 ) -> Dictionary:
     """Train a dictionary on one hookpoint of a store and save it in `config.out`.
+
+    Kinds that learn by no steps (`Dictionary.fitted`: k-means, principal components, ...) are fitted at once to
+    `n_vectors` vectors of the store, or all if it has fewer, which are held in memory.
 
     Args:
         store: where the vectors are.
@@ -82,10 +86,12 @@ class Run:
         self._write_config()
         torch.manual_seed(config.seed)
         dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
+        if dictionary.fitted:
+            return self._fit_at_once(dictionary)
         if not any(parameter.requires_grad for parameter in dictionary.parameters()):
-            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control that is not trained.")
+            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control, neither trained nor fitted.")
         if state is None:
-            self._initialise(dictionary)
+            self._initialise(dictionary, dictionary.sample_vectors)
         else:
             self.scale, self.metrics = state["scale"], state["metrics"]
         self.trainer = Trainer(dictionary.to(config.device), config, self.scale)
@@ -196,12 +202,26 @@ class Run:
             f"Lower lr ({self.config.optimiser.lr:g}), or lengthen the warm-up."
         )
 
+    def _fit_at_once(self, dictionary: Dictionary) -> Dictionary:
+        """Fit an architecture that takes no steps, save it, and return it; figures are those of the vectors it saw."""
+        config = self.config
+        assert config.n_vectors is not None, "the config has not been resolved"
+        with MetricLog(config.out, wandb=config.wandb, name=self.name, config=self._identity()) as log:
+            self.log = log
+            sample = self._initialise(dictionary, config.n_vectors)
+            self.metrics = _figures(dictionary.eval(), sample)
+            log.write(0, self.metrics)
+            return self._save_dictionary(dictionary.fold_scale(self.scale), len(sample))
+
     def _finish(self) -> Dictionary:
-        dictionary, folder = self._folded(), self.config.out / "dictionary"
+        return self._save_dictionary(self._folded(), self.trainer.n_vectors_done)
+
+    def _save_dictionary(self, dictionary: Dictionary, n_vectors: int) -> Dictionary:
+        folder = self.config.out / "dictionary"
         provenance = self.vectors.describe() | {
             "seed": self.config.seed,
             "scale_folded": self.scale,
-            "n_vectors_trained": self.trainer.n_vectors_done,
+            "n_vectors_trained": n_vectors,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
@@ -213,11 +233,12 @@ class Run:
     def _folded(self) -> Dictionary:
         return self.trainer.dictionary.fold_scale(self.scale).eval().requires_grad_(False)
 
-    def _initialise(self, dictionary: Dictionary) -> None:
-        """Set the initial parameters from vectors in a random order of their own."""
-        n_sample = min(SAMPLE_VECTORS, len(self.vectors))
-        sample = next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed))
-        dictionary.initialise(sample * self.scale, torch.Generator().manual_seed(self.config.seed))
+    def _initialise(self, dictionary: Dictionary, n_vectors: int) -> Tensor:
+        """Set the parameters from scaled vectors in a random order of their own, and return these."""
+        n_sample = min(n_vectors, len(self.vectors))
+        sample = next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed)) * self.scale
+        dictionary.initialise(sample, torch.Generator().manual_seed(self.config.seed))
+        return sample
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
@@ -273,6 +294,18 @@ def input_scale(vectors: Vectors) -> float:
     if not statistics.mean_norm or not float(statistics.variance.sum()):
         raise TrainingError(f"{vectors!r}: these vectors do not vary, so there is nothing to learn.")
     return math.sqrt(vectors.d_in) / float(statistics.mean_norm)
+
+
+@torch.no_grad()
+def _figures(dictionary: Dictionary, x: Tensor) -> dict[str, float]:
+    """Return FVU and L0 of a fitted dictionary on some vectors."""
+    squared_error, n_active = 0.0, 0
+    for rows in x.split(CHUNK_VECTORS):
+        codes = dictionary.encode(rows)
+        squared_error += float((dictionary.decode(codes) - rows).double().square().sum())
+        n_active += int(codes.l0().sum())
+    spread = float((x - x.mean(0)).double().square().sum())
+    return {"fvu": squared_error / spread, "l0": n_active / len(x), "n_vectors": len(x)}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
