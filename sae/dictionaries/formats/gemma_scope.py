@@ -31,6 +31,8 @@ SITES = {
     "attn_out": "attn.hook_z",
 }
 """Our names of where the vectors come from, by the end of the repository's name (1) or the folder's (2)."""
+TRANSCODERS = r"gemma-scope-[\w-]+-transcoders|/transcoder(_all)?/"
+"""Where the releases keep transcoders; those of Gemma Scope 1 have the same tensors as its autoencoders."""
 
 
 def detect(path: Path) -> bool:
@@ -48,7 +50,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
     place = "/".join(path.resolve().parts)
     outputs = config.get("hf_hook_point_out")
-    if "transcoder" in place or (outputs is not None and outputs != config.get("hf_hook_point_in")):
+    if re.search(TRANSCODERS, place) or (outputs is not None and outputs != config.get("hf_hook_point_in")):
         raise DictionaryError(f"{path}: a transcoder; this version reads autoencoders.")
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise DictionaryError(f"{path}: architecture {config['architecture']!r}; Gemma Scope has jump_relu.")
