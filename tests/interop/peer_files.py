@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scripts import peers
 
-D_IN, K = 6, 3
+D_IN, D_OUT, K = 6, 5, 3
 SIZES = (6, 10)
 """Numbers of latents; with as many as coordinates, a transposed matrix fits just as well."""
 
@@ -55,6 +55,8 @@ def saelens(architecture: str, kind: str, **settings: Any) -> Callable[[int, Pat
     def write(d_sae: int, folder: Path) -> Case:
         registry = peers.load("sae_lens.registry")
         sae_class, config_class = registry.get_sae_class(architecture)
+        if "transcoder" in architecture:
+            settings.setdefault("apply_b_dec_to_input", False)
         metadata = peers.load("sae_lens.saes.sae").SAEMetadata(model_name="toy", hook_name="blocks.1.hook_resid_post")
         sae = randomise(sae_class(config_class(d_in=D_IN, d_sae=d_sae, metadata=metadata, **settings)))
         sae.save_model(folder)
@@ -175,12 +177,12 @@ def overcomplete(name: str, kind: str, **settings: Any) -> Callable[[int, Path],
     return write
 
 
-def llamascopium(kind: str, norm: str, **settings: Any) -> Callable[[int, Path], Case]:
+def llamascopium(kind: str, norm: str, out: str = "hook_resid_post", **settings: Any) -> Callable[[int, Path], Case]:
     def write(d_sae: int, folder: Path) -> Case:
-        library, hook = peers.load("llamascopium.models.sae"), "blocks.2.hook_resid_post"
+        library, hook, hook_out = peers.load("llamascopium.models.sae"), "blocks.2.hook_resid_post", f"blocks.2.{out}"
         config = library.SAEConfig(
             hook_point_in=hook,
-            hook_point_out=hook,
+            hook_point_out=hook_out,
             d_model=D_IN,
             expansion_factor=d_sae / D_IN,
             act_fn=kind,
@@ -191,13 +193,12 @@ def llamascopium(kind: str, norm: str, **settings: Any) -> Callable[[int, Path],
             **settings,
         )
         model = randomise(library.SparseAutoEncoder(config))
-        model.set_dataset_average_activation_norm({hook: 1.7})
+        model.set_dataset_average_activation_norm({hook: 1.7} | ({hook_out: 0.6} if hook_out != hook else {}))
         model.save_pretrained(folder)
         config.save_hyperparameters(folder)
         x = inputs(d_sae)
-        scaled = model.normalize_activations({hook: x}, return_scale_factor=True)
-        codes = model.encode(scaled[0][hook])
-        x_hat = model.denormalize_activations({hook: model.decode(codes)}, scaled[1])[hook]
+        codes = model.encode(x * model.compute_norm_factor(x, hook))
+        x_hat = model.decode(codes) / model.compute_norm_factor(x, hook_out)
         # Ranked by what they add to the output, latents are ours only with decoder rows of norm 1.
         rescaled = kind == "topk" and config.sparsity_include_decoder_norm
         return case(kind, x, codes * model.decoder_norm() if rescaled else codes, x_hat)
@@ -209,6 +210,11 @@ CASES: dict[str, Callable[[int, Path], Case]] = {
     "saelens-standard": saelens("standard", "relu"),
     "saelens-standard-undercentred": saelens("standard", "relu", apply_b_dec_to_input=False),
     "saelens-standard-scaled": saelens("standard", "relu", normalize_activations="expected_average_only_in"),
+    "saelens-standard-normalised": saelens("standard", "relu", normalize_activations="layer_norm"),
+    "saelens-transcoder": saelens("transcoder", "relu", d_out=D_OUT),
+    "saelens-skip-transcoder": saelens("skip_transcoder", "relu", d_out=D_OUT),
+    "saelens-jumprelu-transcoder": saelens("jumprelu_transcoder", "jumprelu", d_out=D_OUT),
+    "saelens-jumprelu-skip-transcoder": saelens("jumprelu_skip_transcoder", "jumprelu", d_out=D_IN),
     "saelens-topk": saelens("topk", "topk", k=K),
     "saelens-topk-rescaled": saelens("topk", "topk", k=K, rescale_acts_by_decoder_norm=True),
     "saelens-abstopk": saelens("abstopk", "abs_topk", k=K),
@@ -219,6 +225,8 @@ CASES: dict[str, Callable[[int, Path], Case]] = {
     "saelens-batchtopk": saelens_trained("batchtopk"),
     "saelens-matryoshka": saelens_trained("matryoshka_batchtopk"),
     "sparsify-topk": sparsify("topk"),
+    "sparsify-transcoder": sparsify("topk", transcode=True),
+    "sparsify-skip-transcoder": sparsify("topk", transcode=True, skip_connection=True),
     "dictionary_learning-standard": dictionary_learning("StandardTrainer", "standard", "relu"),
     "dictionary_learning-new": dictionary_learning(
         "StandardTrainerAprilUpdate", "standard", "relu", dict_class="AutoEncoderNew"
@@ -237,6 +245,7 @@ CASES: dict[str, Callable[[int, Path], Case]] = {
     "overcomplete-jump": overcomplete("JumpSAE", "jumprelu"),
     "overcomplete-archetypal": overcomplete("RATopKSAE", "topk", top_k=K),
     "llamascopium-relu": llamascopium("relu", "dataset-wise"),
+    "llamascopium-transcoder": llamascopium("relu", "dataset-wise", out="hook_mlp_out"),
     "llamascopium-topk": llamascopium("topk", "dataset-wise"),
     "llamascopium-jumprelu": llamascopium("jumprelu", "inference"),
     "llamascopium-jumprelu-scaled": llamascopium("jumprelu", "dataset-wise", sparsity_include_decoder_norm=False),

@@ -43,23 +43,21 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     """Return what a folder of Gemma Scope holds.
 
     Raises:
-        DictionaryError: a transcoder, or a file that is not as the releases are.
+        DictionaryError: a cross-layer transcoder, or a file that is not as the releases are.
     """
     first = (path / "params.npz").is_file()
     tensors = read_npz(path / "params.npz") if first else read_safetensors(path / "params.safetensors")
     config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
     place = "/".join(path.resolve().parts)
-    outputs = config.get("hf_hook_point_out")
-    if re.search(TRANSCODERS, place) or (outputs is not None and outputs != config.get("hf_hook_point_in")):
-        raise DictionaryError(f"{path}: a transcoder; this version reads autoencoders.")
+    inputs, outputs = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise DictionaryError(f"{path}: architecture {config['architecture']!r}; Gemma Scope has jump_relu.")
     if "scaling_factor" in tensors and not torch.all(tensors["scaling_factor"] == 1):
         raise DictionaryError(f"{path}: a scaling_factor other than 1, whose meaning the releases do not say.")
     tensors = {re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}
     if take(tensors, "W_dec", path).ndim != 2:
-        raise DictionaryError(f"{path}: a cross-layer transcoder; this version reads autoencoders.")
-    extra = {"W_skip": tensors["affine_skip_connection"].T} if "affine_skip_connection" in tensors else {}
+        raise DictionaryError(f"{path}: a cross-layer transcoder; its decoder writes several layers.")
+    extra = {"W_skip": tensors["affine_skip_connection"]} if "affine_skip_connection" in tensors else {}
     return Parts(
         kind="jumprelu",
         W_enc=take(tensors, "W_enc", path),
@@ -67,6 +65,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_enc=take(tensors, "b_enc", path),
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=False,
+        transcoder=bool(extra or re.search(TRANSCODERS, place) or outputs not in (None, inputs)),
         tensors={"threshold": take(tensors, "threshold", path), **extra},
         provenance={"hookpoint": _hookpoint(place), "gemma_scope": config},
     )

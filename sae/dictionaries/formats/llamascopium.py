@@ -51,7 +51,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         return _read_llama_scope(path)
     config, tensors = read_json(path / "config.json"), read_safetensors(path / "sae_weights.safetensors")
     _check(config, path)
-    norm, hook = config.get("norm_activation", "dataset-wise"), config["hook_point_in"]
+    norm = config.get("norm_activation", "dataset-wise")
     parts = _parts(config, tensors, path, per_vector=norm if norm in ("token-wise", "batch-wise") else None)
     if parts.kind == "jumprelu":
         threshold = next((tensors[name] for name in LOG_THRESHOLDS if name in tensors), None)
@@ -62,12 +62,15 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     elif parts.kind == "topk" and config.get("sparsity_include_decoder_norm", True):
         parts = parts.ranked_by_output()
     if norm == "dataset-wise" and "scale" not in hints:
-        mean_norm = float(tensors.get(f"{NORM}.{hook}", torch.tensor(0.0)))
-        if not 0 < mean_norm < float("inf"):
-            raise DictionaryError(
-                f"{path}: the mean norm of its inputs is not in the file; give scale=sqrt(d_in) / norm."
-            )
-        parts = parts.scaled(math.sqrt(config["d_model"]) / mean_norm)
+        scales = []
+        for hook in (config["hook_point_in"], _outputs(config)):
+            mean_norm = float(tensors.get(f"{NORM}.{hook}", torch.tensor(0.0)))
+            if not 0 < mean_norm < math.inf:
+                raise DictionaryError(
+                    f"{path}: no mean norm of {hook} in the file; give scale=sqrt(d_in) / (mean norm)."
+                )
+            scales.append(math.sqrt(config["d_model"]) / mean_norm)
+        parts = parts.scaled(*scales)
     return parts
 
 
@@ -77,10 +80,10 @@ def _read_llama_scope(path: Path) -> Parts:
     norm = config.get("norm_activation", "dataset-wise")
     parts = _parts(config, tensors, path, per_vector=norm if norm in ("token-wise", "batch-wise") else None)
     if norm == "dataset-wise":
-        scale = math.sqrt(config["d_model"]) / config[NORM]["in"]
-        b_dec = None if parts.b_dec is None else parts.b_dec.float() / scale
-        b_enc = None if parts.b_enc is None else parts.b_enc.float() / scale
-        parts = replace(parts, b_enc=b_enc, b_dec=b_dec)
+        into, out = (math.sqrt(config["d_model"]) / config[NORM][side] for side in ("in", "out"))
+        b_dec = None if parts.b_dec is None else parts.b_dec.float() / out
+        b_enc = None if parts.b_enc is None else parts.b_enc.float() / into
+        parts = replace(parts, b_enc=b_enc, b_dec=b_dec, W_dec=parts.W_dec.float() * (into / out))
     if config.get("sparsity_include_decoder_norm", True):
         parts = replace(parts, W_enc=parts.W_enc.float(), W_dec=parts.W_dec.float()).ranked_by_output()
     threshold = config.get("jump_relu_threshold", 0.0)
@@ -93,8 +96,6 @@ def _read_llama_scope(path: Path) -> Parts:
 def _check(config: dict[str, Any], path: Path) -> None:
     if config.get("sae_type", "sae") != "sae":
         raise DictionaryError(f"{path}: sae_type {config['sae_type']!r}; this version reads 'sae'.")
-    if config.get("hook_point_out", config["hook_point_in"]) != config["hook_point_in"]:
-        raise DictionaryError(f"{path}: a transcoder; this version reads autoencoders.")
     if config.get("use_glu_encoder"):
         raise DictionaryError(f"{path}: an encoder with a gated linear unit; a dictionary of ours has a linear one.")
     activation = config.get("act_fn", "relu").lower()
@@ -120,7 +121,13 @@ def _parts(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, per_v
         b_enc=take(tensors, "b_E", path),
         b_dec=tensors.get("b_D"),
         subtracts_b_dec=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        transcoder=_outputs(config) != config["hook_point_in"],
         settings={"k": config["top_k"]} if kind == "topk" else {},
         per_vector=per_vector,
         provenance={"hookpoint": config["hook_point_in"], "llamascopium": config},
     )
+
+
+def _outputs(config: dict[str, Any]) -> str:
+    """Return the hookpoint that is written."""
+    return config.get("hook_point_out", config["hook_point_in"])

@@ -75,7 +75,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     names = ("threshold",) if kind == "jumprelu" else EXTRA.get(kind, ())
     extra = {name: take(tensors, name, path) for name in names}
     if "W_skip" in tensors:
-        extra["W_skip"] = tensors["W_skip"]
+        extra["W_skip"] = tensors["W_skip"].T
     parts = Parts(
         kind=kind,
         W_enc=take(tensors, "W_enc", path),
@@ -83,6 +83,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_enc=None if kind == "gated" else take(tensors, "b_enc", path),
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=config.get("apply_b_dec_to_input", True),
+        transcoder="transcoder" in architecture,
         settings={"k": config["k"]} if "k" in config else {},
         tensors=extra,
         per_vector=_per_vector(config.get("normalize_activations") or "none", hints, path),
@@ -97,6 +98,33 @@ def write(dictionary: Dictionary, path: Path) -> None:
     Raises:
         DictionaryError: SAELens has no architecture with these codes.
     """
+    architecture, ours = _architecture(dictionary), dictionary.tensors()
+    if bool((ours.get("threshold", ours["b_dec"].new_zeros(1)) < 0).any()):
+        raise DictionaryError(f"{dictionary!r}: a threshold below zero; SAELens applies a ReLU, so codes would differ.")
+    settings: dict[str, Any] = {}
+    if architecture in ("topk", "abstopk"):
+        settings = {"k": configs.encode(dictionary.config)["k"], "rescale_acts_by_decoder_norm": False}
+    if dictionary.is_transcoder:
+        settings = {"d_out": dictionary.d_out}
+    config = {
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.d_sae,
+        "dtype": str(dictionary.W_dec.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": not dictionary.is_transcoder,
+        "normalize_activations": "layer_norm" if dictionary.config.layer_norm else "none",
+        "reshape_activations": "none",
+        "metadata": _metadata(dictionary),
+        "architecture": architecture,
+        **settings,
+    }
+    tensors = _tensors(dictionary, architecture)
+    write_durably(path / "sae_weights.safetensors", [save(tensors)], DictionaryError)
+    write_durably(path / "cfg.json", [json.dumps(config, indent=2).encode()], DictionaryError)
+
+
+def _architecture(dictionary: Dictionary) -> str:
+    """Return what SAELens calls a dictionary."""
     kind = dictionary.config.kind
     if kind not in ARCHITECTURES:
         raise DictionaryError(
@@ -104,29 +132,23 @@ def write(dictionary: Dictionary, path: Path) -> None:
             f"{', '.join(ARCHITECTURES)}."
         )
     architecture = ARCHITECTURES[kind]
+    if not dictionary.is_transcoder:
+        return architecture
+    if architecture not in ("standard", "jumprelu"):
+        raise DictionaryError(f"{dictionary!r}: SAELens has transcoders with a ReLU or a JumpReLU, not with {kind}.")
+    jump, skip = "jumprelu_" * (architecture == "jumprelu"), "skip_" * dictionary.config.skip
+    return f"{jump}{skip}transcoder"
+
+
+def _tensors(dictionary: Dictionary, architecture: str) -> dict[str, Tensor]:
+    """Return what SAELens saves."""
     ours = dictionary.tensors()
-    if bool((ours.get("threshold", ours["b_dec"].new_zeros(1)) < 0).any()):
-        raise DictionaryError(f"{dictionary!r}: a threshold below zero; SAELens applies a ReLU, so codes would differ.")
     biases = () if architecture == "gated" else ("b_enc",)
-    names = ("W_enc", "W_dec", "b_dec", *biases, *EXTRA.get(architecture, ()))
-    tensors = {name: ours[name].cpu().contiguous() for name in names}
-    settings: dict[str, Any] = {}
-    if architecture in ("topk", "abstopk"):
-        settings = {"k": configs.encode(dictionary.config)["k"], "rescale_acts_by_decoder_norm": False}
-    config = {
-        "d_in": dictionary.d_in,
-        "d_sae": dictionary.d_sae,
-        "dtype": str(dictionary.W_dec.dtype).removeprefix("torch."),
-        "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "metadata": _metadata(dictionary),
-        "architecture": architecture,
-        **settings,
-    }
-    write_durably(path / "sae_weights.safetensors", [save(tensors)], DictionaryError)
-    write_durably(path / "cfg.json", [json.dumps(config, indent=2).encode()], DictionaryError)
+    extra = EXTRA["jumprelu"] if "jumprelu" in architecture else EXTRA.get(architecture, ())
+    tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", *biases, *extra)}
+    if dictionary.config.skip:
+        tensors["W_skip"] = ours["W_skip"].T
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:

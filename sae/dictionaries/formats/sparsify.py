@@ -43,15 +43,16 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         raise DictionaryError(f"{path}: sparsify activation {activation!r} is not read; topk is.")
     if "k" not in config:
         raise DictionaryError(f"{path / 'cfg.json'}: names no k.")
-    extra = {"W_skip": tensors["W_skip"]} if "W_skip" in tensors else {}
-    if config.get("transcode"):
-        raise DictionaryError(f"{path}: a transcoder; this version reads autoencoders.")
+    if "W_skip" in tensors and not config.get("transcode"):
+        raise DictionaryError(f"{path}: an autoencoder with a skip connection; ours have that as transcoders only.")
+    extra = {"W_skip": tensors["W_skip"].T} if "W_skip" in tensors else {}
     return Parts(
         kind="abs_topk" if config.get("signed") else "topk",
         W_enc=take(tensors, "encoder.weight", path).T,
         W_dec=take(tensors, "W_dec", path),
         b_enc=tensors.get("encoder.bias"),
         b_dec=tensors.get("b_dec"),
+        transcoder=bool(config.get("transcode")),
         settings={"k": config["k"]},
         tensors=extra,
         provenance={"hookpoint": _hookpoint(path.name), "sparsify": config},
@@ -62,19 +63,16 @@ def write(dictionary: Dictionary, path: Path) -> None:
     """Write a dictionary as sparsify does, so that `SparseCoder.load_from_disk` gives the same codes.
 
     Raises:
-        DictionaryError: it is not a TopK, the one architecture of sparsify.
+        DictionaryError: it is not a TopK, the one architecture of sparsify, or not on plain vectors of one width.
     """
-    kind = dictionary.config.kind
-    if kind not in KINDS:
-        raise DictionaryError(
-            f"{dictionary!r}: sparsify keeps the k largest pre-activations of every vector and nothing else, so a "
-            f"{kind} dictionary would give other codes there. It can hold {', '.join(KINDS)}."
-        )
+    _check(dictionary)
+    ours, skip = dictionary.tensors(), dictionary.config.skip
     tensors = {
-        "encoder.weight": dictionary.W_enc_rows,
-        "encoder.bias": dictionary.b_enc,
-        "W_dec": dictionary.W_dec,
-        "b_dec": dictionary.b_dec,
+        "encoder.weight": ours["W_enc"].T,
+        "encoder.bias": ours["b_enc"],
+        "W_dec": ours["W_dec"],
+        "b_dec": ours["b_dec"],
+        **({"W_skip": ours["W_skip"].T} if skip else {}),
     }
     config = {
         "activation": "topk",
@@ -83,13 +81,26 @@ def write(dictionary: Dictionary, path: Path) -> None:
         "num_latents": dictionary.d_sae,
         "k": configs.encode(dictionary.config)["k"],
         "multi_topk": False,
-        "skip_connection": False,
-        "transcode": False,
+        "skip_connection": skip,
+        "transcode": dictionary.is_transcoder,
         "d_in": dictionary.d_in,
     }
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    data = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     write_durably(path / "sae.safetensors", [data], DictionaryError)
     write_durably(path / "cfg.json", [json.dumps(config, indent=2).encode()], DictionaryError)
+
+
+def _check(dictionary: Dictionary) -> None:
+    kind = dictionary.config.kind
+    if kind not in KINDS:
+        raise DictionaryError(
+            f"{dictionary!r}: sparsify keeps the k largest pre-activations of every vector and nothing else, so a "
+            f"{kind} dictionary would give other codes there. It can hold {', '.join(KINDS)}."
+        )
+    if dictionary.config.layer_norm:
+        raise DictionaryError(f"{dictionary!r}: sparsify takes vectors as they are; it has no layer norm.")
+    if dictionary.d_out != dictionary.d_in:
+        raise DictionaryError(f"{dictionary!r}: a transcoder of sparsify writes vectors as wide as it reads.")
 
 
 def _hookpoint(folder: str) -> str | None:

@@ -42,15 +42,16 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     """Return what a folder or file of ViT-Prisma holds.
 
     Raises:
-        DictionaryError: a transcoder, or an activation that a dictionary of ours cannot have.
+        DictionaryError: an architecture or activation that a dictionary of ours cannot have.
     """
     file = pickle_at(path, BESIDE) or path
     content = read_pickle(file, inert=CONFIG_CLASSES)
     tensors = content.get("state_dict", content)
     config = vars(content["cfg"]) if "cfg" in content else read_json(file.parent / "config.json")
-    if config.get("is_transcoder") or "b_dec_out" in tensors:
-        raise DictionaryError(f"{file}: a transcoder; this version reads autoencoders.")
     kind, extra = _kind(config, tensors, file)
+    transcoder = "b_dec_out" in tensors
+    if "W_skip" in tensors:
+        extra["W_skip"] = tensors["W_skip"].T
     normalisation = config.get("normalize_activations") or "none"
     layer, site = config.get("hook_point_layer"), config.get("layer_subtype", "hook_resid_post")
     return Parts(
@@ -58,7 +59,9 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         W_enc=take(tensors, "W_enc", file),
         W_dec=take(tensors, "W_dec", file),
         b_enc=None if kind == "gated" else take(tensors, "b_enc", file),
-        b_dec=take(tensors, "b_dec", file),
+        b_dec=take(tensors, "b_dec_out" if transcoder else "b_dec", file),
+        transcoder=transcoder,
+        b_in=take(tensors, "b_dec", file) if transcoder else None,
         settings={"k": config["activation_fn_kwargs"]["k"]} if kind == "topk" else {},
         tensors=extra,
         per_vector=normalisation if normalisation in ("layer_norm", "constant_norm_rescale") else None,

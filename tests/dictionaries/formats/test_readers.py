@@ -47,6 +47,12 @@ def topk(pre: Tensor) -> Tensor:
     return torch.zeros_like(pre).scatter_(1, found.indices, found.values.relu())
 
 
+def layer_norm(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """That of SAELens, OpenAI and ViT-Prisma; return also what undoes it."""
+    mean, deviation = x.mean(1, keepdim=True), x.std(1, keepdim=True)
+    return (x - mean) / (deviation + 1e-5), lambda y: y * deviation + mean
+
+
 def check(dictionary: Dictionary, x: Tensor, codes: Tensor, x_hat: Tensor) -> None:
     found = dictionary.encode(x)
     torch.testing.assert_close(found.dense(), codes, rtol=1e-5, atol=1e-5)
@@ -103,20 +109,25 @@ def test_gemma_scope_2(d_sae: int, tmp_path: Path) -> None:
     assert dictionary.provenance["hookpoint"] == "blocks.12.hook_resid_post"
 
 
-def test_gemma_scope_transcoders_are_refused(tmp_path: Path) -> None:
-    w = Weights(10)
+def test_gemma_scope_transcoders(tmp_path: Path) -> None:
+    w, skip = Weights(10), torch.randn(D_IN, D_IN)
     tensors = {"w_enc": w.W_enc, "w_dec": w.W_dec, "b_enc": w.b_enc, "b_dec": w.b_dec, "threshold": w.threshold}
-    tensors_file(tmp_path / "params.safetensors", tensors | {"affine_skip_connection": torch.eye(D_IN)})
+    tensors_file(tmp_path / "params.safetensors", tensors | {"affine_skip_connection": skip})
     write_json(tmp_path / "config.json", {"architecture": "jump_relu"})
-    with pytest.raises(DictionaryError, match=r"a transcoder .*with a skip connection"):
-        load_dictionary(tmp_path)
+    dictionary = load_dictionary(tmp_path)
+    codes = jump(w.pre(centred=False), w.threshold)
+    written = codes @ w.W_dec + w.b_dec
+    check(dictionary, w.x, codes, written)
+    torch.testing.assert_close(dictionary(w.x), written + w.x @ skip, rtol=1e-5, atol=1e-5)
+    scaled = load_dictionary(tmp_path, scale=0.5)
+    torch.testing.assert_close(scaled(w.x * 2), 2 * (written + w.x @ skip), rtol=1e-5, atol=1e-5)
+
+    released = tmp_path / "models--google--gemma-scope-2b-pt-transcoders" / "layer_3"
+    tensors_file(released / "params.safetensors", tensors)
+    assert load_dictionary(released).is_transcoder
     tensors_file(tmp_path / "params.safetensors", tensors | {"w_dec": torch.randn(10, 2, D_IN)})
     with pytest.raises(DictionaryError, match="cross-layer transcoder"):
         load_dictionary(tmp_path)
-    released = tmp_path / "models--google--gemma-scope-2b-pt-transcoders" / "layer_3"
-    tensors_file(released / "params.safetensors", tensors)
-    with pytest.raises(DictionaryError, match="a transcoder"):
-        load_dictionary(released)
 
 
 # OpenAI
@@ -155,13 +166,14 @@ def test_openai_tied_weights(d_sae: int, tmp_path: Path) -> None:
     check(load_dictionary(tmp_path), w.x, codes, codes @ w.W_enc.T + w.b_dec)
 
 
-def test_openai_topk_is_normalised_by_vector_and_refused(tmp_path: Path) -> None:
+@SIZES
+def test_openai_topk_is_normalised_by_vector(d_sae: int, tmp_path: Path) -> None:
+    w = Weights(d_sae)
     settings = {"k": K, "postact_fn": "ReLU"}
-    torch.save(openai_state(Weights(10), activation="TopK", activation_state_dict=settings), tmp_path / "8.pt")
-    with pytest.raises(
-        DictionaryError, match=r"written by openai: it normalises every vector by itself \(layer_norm\)"
-    ):
-        load_dictionary(tmp_path)
+    torch.save(openai_state(w, activation="TopK", activation_state_dict=settings), tmp_path / "8.pt")
+    x, back = layer_norm(w.x)
+    codes = topk((x - w.b_dec) @ w.W_enc + w.b_enc)
+    check(load_dictionary(tmp_path), w.x, codes, back(codes @ w.W_dec + w.b_dec))
 
 
 def test_openai_dense_activation_is_refused(tmp_path: Path) -> None:
@@ -234,7 +246,7 @@ def test_llama_scope_distilled(d_sae: int, tmp_path: Path) -> None:
         "norm_activation": "dataset-wise",
     }
     write_json(tmp_path / "config.json", config)
-    with pytest.raises(DictionaryError, match="mean norm of its inputs is not in the file; give scale="):
+    with pytest.raises(DictionaryError, match=r"no mean norm of .* in the file; give scale="):
         load_dictionary(tmp_path)
     codes = jump(0.5 * w.x @ w.W_enc + w.b_enc, w.threshold)
     check(load_dictionary(tmp_path, scale=0.5), w.x, codes, (codes @ w.W_dec + w.b_dec) / 0.5)
@@ -286,8 +298,23 @@ def test_vit_prisma_config_beside_the_weights(d_sae: int, tmp_path: Path) -> Non
     codes = w.pre(centred=True).relu()
     check(load_dictionary(tmp_path), w.x, codes, codes @ w.W_dec + w.b_dec)
     write_json(tmp_path / "config.json", config | {"normalize_activations": "layer_norm"})
-    with pytest.raises(DictionaryError, match="normalises every vector"):
+    x, back = layer_norm(w.x)
+    codes = ((x - w.b_dec) @ w.W_enc + w.b_enc).relu()
+    check(load_dictionary(tmp_path), w.x, codes, back(codes @ w.W_dec + w.b_dec))
+    write_json(tmp_path / "config.json", config | {"normalize_activations": "constant_norm_rescale"})
+    with pytest.raises(DictionaryError, match=r"normalises every vector by itself \(constant_norm_rescale\)"):
         load_dictionary(tmp_path)
+
+
+def test_vit_prisma_transcoder_has_a_centre_of_its_own(tmp_path: Path) -> None:
+    w, skip, b_out = Weights(10), torch.randn(5, D_IN), torch.randn(5)
+    state = prisma_state(w) | {"W_dec": w.W_dec[:, :5], "b_dec_out": b_out, "W_skip": skip}
+    torch.save(state, tmp_path / "weights.pt")
+    write_json(tmp_path / "config.json", {"activation_fn_str": "relu", "is_transcoder": True})
+    codes = w.pre(centred=True).relu()
+    dictionary = load_dictionary(tmp_path)
+    check(dictionary, w.x, codes, codes @ w.W_dec[:, :5] + b_out)
+    torch.testing.assert_close(dictionary(w.x), codes @ w.W_dec[:, :5] + b_out + w.x @ skip.T, rtol=1e-5, atol=1e-5)
 
 
 @SIZES
