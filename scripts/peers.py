@@ -22,6 +22,7 @@ def load(module: str) -> Any:
         if spec is None:
             raise ModuleNotFoundError(f"{package} is not installed; scripts/interop_environment.sh installs it.")
         bare = types.ModuleType(package)
+        bare.__spec__ = spec
         bare.__path__ = list(spec.submodule_search_locations or ())
         sys.modules[package] = bare
     return importlib.import_module(module)

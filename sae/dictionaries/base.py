@@ -157,7 +157,9 @@ class Dictionary(nn.Module, ABC):
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_out"]:
         """Return the vectors that the codes stand for; a transcoder's linear path is `forward`'s alone."""
         x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
-        return x_hat if codes.row_mean is None else x_hat * codes.row_deviation + codes.row_mean
+        if codes.row_mean is None or codes.row_deviation is None:
+            return x_hat
+        return x_hat * codes.row_deviation + codes.row_mean
 
     def forward(self, x: Vectors) -> Float[Tensor, "batch d_out"]:
         """Return the reconstruction of x, or a transcoder's output."""
