@@ -33,6 +33,9 @@ from sae.errors import ConfigError, DictionaryError
 from sae.kernels import interface as kernels
 from sae.tensors import Vectors
 
+LAYER_EPS = 1e-5
+"""Added to the deviation that a layer norm divides by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DictionaryConfig:
@@ -104,6 +107,8 @@ class Dictionary(nn.Module, ABC):
             raise DictionaryError(
                 f"{config.kind}: skip would copy the input; it is for transcoders, which have a target."
             )
+        if config.layer_norm and d_in < 2:
+            raise DictionaryError(f"{config.kind}: layer_norm of a single coordinate is undefined.")
         if config.layer_norm and self.is_transcoder:
             raise DictionaryError(f"{config.kind}: layer_norm cannot be undone for outputs of a transcoder.")
         self.provenance: dict[str, Any] = {}
@@ -154,12 +159,15 @@ class Dictionary(nn.Module, ABC):
         if not self.config.layer_norm:
             return self.select(x)
         mean, deviation = layer_statistics(x)
-        return dataclasses.replace(self.select((x - mean) / deviation), row_mean=mean, row_deviation=deviation)
+        codes = self.select((x - mean) / (deviation + LAYER_EPS))
+        return dataclasses.replace(codes, row_mean=mean, row_deviation=deviation)
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_out"]:
         """Return the vectors that the codes stand for; a transcoder's linear path is `forward`'s alone."""
         x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
-        return x_hat if codes.row_mean is None else x_hat * codes.row_deviation + codes.row_mean
+        if codes.row_mean is None or codes.row_deviation is None:
+            return x_hat
+        return x_hat * codes.row_deviation + codes.row_mean
 
     def forward(self, x: Vectors) -> Float[Tensor, "batch d_out"]:
         """Return the reconstruction of x, or a transcoder's output."""
@@ -185,7 +193,7 @@ class Dictionary(nn.Module, ABC):
         if not self.config.layer_norm:
             return x
         mean, deviation = layer_statistics(x)
-        return (x - mean) / deviation
+        return (x - mean) / (deviation + LAYER_EPS)
 
     def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
         """Return the loss on vectors that have been checked and normalised; architectures override this one."""
@@ -323,6 +331,8 @@ class Dictionary(nn.Module, ABC):
 
 
 def layer_statistics(x: Vectors) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-    """Return mean and standard deviation (biased, floored at 1e-5) of every row over its coordinates."""
-    mean = x.mean(1, keepdim=True)
-    return mean, (x - mean).square().mean(1, keepdim=True).sqrt().clamp_min(1e-5)
+    """Return mean and standard deviation of every row over its coordinates, the latter divided by d_in - 1.
+
+    That divisor, and `LAYER_EPS` beside it, are those of OpenAI's sparse_autoencoder, SAELens and ViT-Prisma.
+    """
+    return x.mean(1, keepdim=True), x.std(1, keepdim=True)
