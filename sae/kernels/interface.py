@@ -13,9 +13,12 @@ backend supplies (`Backend`):
 Weights are latent-major, [d_sae d_in] contiguous, row l belonging to latent l; gradients come in the same layout.
 Entries are in compressed rows: row i holds `offsets[i]:offsets[i + 1]`; a latent listed twice in a row counts twice.
 
-`reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs.
+`reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs,
+`gpu` the one for CUDA devices, which needs Triton.
 """
 
+import importlib.util
+import logging
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +27,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sae.kernels import cpu, reference
+
+logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -41,12 +46,27 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu}
-"""Fast backends by device type; any other device runs `reference`."""
+"""Backends by device type. That of "cuda" joins on first use; any other device runs `reference`."""
 
 
 def backend_of(tensor: Tensor) -> Backend:
     """Return the backend for the device that a tensor lies on."""
-    return BACKENDS.get(tensor.device.type, reference)
+    device = tensor.device.type
+    if device == "cuda" and device not in BACKENDS:
+        BACKENDS[device] = _cuda_backend()
+    return BACKENDS.get(device, reference)
+
+
+def _cuda_backend() -> Backend:
+    """Import Triton only where it is of use; torch without it stays slow, but works."""
+    if importlib.util.find_spec("triton") is None:
+        logger.warning(
+            "Triton is not installed: on CUDA devices sparse operations run as dense ones, many times slower."
+        )
+        return reference
+    from sae.kernels import gpu
+
+    return gpu
 
 
 def encode_topk(
