@@ -26,7 +26,7 @@ INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    if INTERPRETED != (request.param == "cpu"):
+    if (request.param == "cpu") != INTERPRETED:
         pytest.skip("Triton either interprets or compiles; TRITON_INTERPRET says which")
     return torch.device(request.param)
 
@@ -119,7 +119,7 @@ def test_above_equals_dense_and_counts_what_does_not_fit(
     threshold = torch.linspace(4, 9, 300, device=device)
     x[3] = 0
     bias[bias > 4] = 0  # so that row 3 is empty
-    values, indices, counts = gpu.select_above(x, weight, bias, threshold, capacity)
+    values, indices, counts = above.select_above(x, weight, bias, threshold, capacity)
     pre = x @ weight.T + bias
     is_above = pre > threshold
     assert values.shape == indices.shape == (19, capacity)
@@ -199,7 +199,7 @@ def operations_of_a_step() -> set[str]:
         values, indices = interface.encode_topk(x, bias[:5], weight, bias, 3, dead, 2)
         offsets = torch.arange(5) * 5
         interface.decode(offsets, indices.reshape(-1), values.relu().reshape(-1), weight).square().sum().backward()
-        gpu.select_above(x, weight.detach(), bias, bias, 4)
+        above.select_above(x, weight.detach(), bias, bias, 4)
     return recorder.names
 
 
@@ -214,7 +214,7 @@ def test_half_precision_products_under_autocast(device: torch.device) -> None:
     x, weight, bias = problem(4, 40, 60, device)
     with torch.autocast(device.type, torch.float16):
         values, indices = gpu.select_topk(x, weight, bias, 3, None, 0)
-        above_values, _, _ = gpu.select_above(x, weight, bias, torch.zeros_like(bias), 60)
+        above_values, _, _ = above.select_above(x, weight, bias, torch.zeros_like(bias), 60)
     pre = x.half().float() @ weight.half().float().T + bias
     assert values.dtype == above_values.dtype == torch.float32
     assert_same_selection((values, indices), pre.topk(3), pre)
@@ -253,7 +253,7 @@ from sae.kernels.gpu import above
 above.MIN_PROGRAMS = 1  # one span; joining several would read what the kernel never wrote
 x, weight, bias = torch.zeros(256, 64).bfloat16(), torch.zeros(2048, 64).bfloat16(), torch.zeros(2048)
 values, indices = gpu.select_topk(x, weight, bias, 8, bias == 0, 16)
-gpu.select_above(x, weight, bias, bias, 32)
+above.select_above(x, weight, bias, bias, 32)
 offsets = torch.arange(257) * 24
 indices = torch.zeros_like(indices).flatten()
 gpu.decode(offsets, indices, values.flatten(), weight)
@@ -317,7 +317,7 @@ class TestOnTheDevice:
                 values, indices = interface.encode_topk(leaves[0], x[0], *leaves[1:], 64, dead, 256)
                 offsets = torch.arange(4097, device="cuda") * 320
                 x_hat = interface.decode(offsets, indices.reshape(-1), values.relu().reshape(-1), leaves[1])
-                over = gpu.select_above(x, weight, bias, bias, 512)
+                over = above.select_above(x, weight, bias, bias, 512)
             (x_hat * grad).sum().backward()
             torch.cuda.set_sync_debug_mode("default")
             results = [values, indices, x_hat, *over, *(leaf.grad for leaf in leaves)]

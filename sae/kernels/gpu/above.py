@@ -1,9 +1,9 @@
 """Selection of what is above a threshold, fused with the encoder's product.
 
-A program owns a block of rows and a span of latents and walks through the span tile by tile. It counts as it goes, so it
-knows the slot of every entry: no atomics, the same order every time. Small batches are cut into several spans, to keep
-the device busy; each has room for `capacity` entries of every row, and a last step moves them together.
-Memory: 8 capacity bytes per row and span.
+A program owns a block of rows and a span of latents and walks through the span tile by tile. It counts as it goes, so
+it knows the slot of every entry: no atomics, the same order every time. Small batches are cut into several spans, to
+keep the device busy; each has room for `capacity` entries of every row, and a last step moves them together. Memory: 8
+capacity bytes per row and span.
 """
 
 from typing import no_type_check
