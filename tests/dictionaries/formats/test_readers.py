@@ -389,13 +389,15 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     check(dictionary, w.x, codes, codes @ rounded["W_dec"].float() + rounded["b_dec"].float())
 
 
-def damage(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def damage(change: Callable[[dict[str, Any]], Any], without: str = "") -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         config: dict[str, Any] = {"architecture": "standard", "metadata": {}}
         change(config)
         w = Weights(10)
         write_json(folder / "cfg.json", config)
-        tensors_file(folder / "sae_weights.safetensors", {"W_enc": w.W_enc, "W_dec": w.W_dec, "b_enc": w.b_enc})
+        tensors = {"W_enc": w.W_enc, "W_dec": w.W_dec, "b_enc": w.b_enc, "b_dec": w.b_dec}
+        tensors.pop(without, None)
+        tensors_file(folder / "sae_weights.safetensors", tensors)
 
     return write
 
@@ -414,7 +416,8 @@ def strange(folder: Path) -> None:
         (empty, r"an empty folder\. No dictionary that is known: sae \(dictionary\.json"),
         (strange, r"a folder with model\.json\. No dictionary that is known: .*sparsify \(cfg\.json, sae\.safetens"),
         (damage(lambda config: config.update(architecture="standart")), "'standart'. Did you mean 'standard'"),
-        (damage(lambda config: None), r"tensor b_dec is missing. Did you mean 'W_dec'|tensor b_dec is missing"),
+        (damage(lambda config: config.update(architecture="topk")), "the config names no k"),
+        (damage(lambda config: None, without="b_dec"), r"tensor b_dec is missing\. .*Allowed: W_dec, W_enc, b_enc"),
     ],
 )
 def test_errors_say_what_was_found_and_what_is_known(
@@ -481,6 +484,10 @@ def test_a_dictionary_learning_checkpoint_without_config_asks_which_it_is(tmp_pa
         load_dictionary(checkpoint)
     for kind, codes in (("topk", topk(w.pre(True))), ("batch_topk", jump(w.pre(True), 0.4))):
         check(load_dictionary(checkpoint, kind=kind), w.x, codes, codes @ w.W_dec + w.b_dec)
-    write_json(tmp_path / "trainer_0" / "config.json", {"trainer": {"dict_class": "AutoEncoderTopK"}})
-    codes = topk(w.pre(True))
-    check(load_dictionary(checkpoint), w.x, codes, codes @ w.W_dec + w.b_dec)
+    write_json(tmp_path / "trainer_0" / "config.json", {"trainer": {"dict_class": "AutoEncoderTopK", "k": K}})
+    for early in (False, True):  # early files have neither k nor threshold
+        torch.save(
+            {name: tensor for name, tensor in state.items() if not early or "." in name or name == "b_dec"}, checkpoint
+        )
+        codes = topk(w.pre(True))
+        check(load_dictionary(checkpoint), w.x, codes, codes @ w.W_dec + w.b_dec)
