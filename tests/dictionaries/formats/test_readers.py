@@ -376,6 +376,23 @@ def test_saelens_before_6_scaled_inputs_ask_for_the_scale(tmp_path: Path) -> Non
     check(load_dictionary(tmp_path, scale=2), w.x, codes, (codes @ w.W_dec + w.b_dec) / 2)
 
 
+# sparsify before it dropped `signed`
+
+
+@SIZES
+def test_sparsify_signed_keeps_magnitudes_with_their_sign(d_sae: int, tmp_path: Path) -> None:
+    w = Weights(d_sae)
+    tensors = {"encoder.weight": w.W_enc.T, "encoder.bias": w.b_enc, "W_dec": w.W_dec, "b_dec": w.b_dec}
+    tensors_file(tmp_path / "layers.7" / "sae.safetensors", tensors)
+    write_json(tmp_path / "layers.7" / "cfg.json", {"d_in": D_IN, "num_latents": d_sae, "k": K, "signed": True})
+    pre = w.pre(centred=True)
+    kept = pre.abs().topk(K, dim=1).indices
+    codes = torch.zeros_like(pre).scatter_(1, kept, pre.gather(1, kept))
+    dictionary = load_dictionary(tmp_path / "layers.7")
+    check(dictionary, w.x, codes, codes @ w.W_dec + w.b_dec)
+    assert dictionary.provenance["hookpoint"] == "blocks.7.hook_resid_post"
+
+
 # What several formats share
 
 
