@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.dictionaries.formats.files import read_json, read_pickle, take
+from sae.dictionaries.formats.files import read_json, read_pickle, setting, take
 from sae.dictionaries.formats.parts import Parts
 from sae.errors import DictionaryError, nearest
 
@@ -30,7 +30,11 @@ CLASSES = {
     "JumpReluAutoEncoder": "jumprelu",
     "MatryoshkaBatchTopKSAE": "matryoshka",
 }
-RENAMED = {"r_mag": "r_mag", "gate_bias": "b_gate", "mag_bias": "b_mag", "threshold": "threshold"}
+EXTRA = {
+    "gated": {"r_mag": "r_mag", "b_gate": "gate_bias", "b_mag": "mag_bias"},
+    **{kind: {"threshold": "threshold"} for kind in ("batch_topk", "jumprelu", "matryoshka")},
+}
+"""Further tensors of our kinds, and their names there."""
 FEATURE_UNITS = ("b_gate", "b_mag", "threshold")
 """Tensors in the units of the codes, which grow with the inputs."""
 
@@ -62,8 +66,8 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_enc=_first(state, ("encoder.bias", "b_enc")),
         b_dec=_first(state, ("bias", "b_dec", "decoder_bias", "decoder.bias")),
         subtracts_b_dec=kind != "jumprelu" and "decoder.bias" not in state,
-        settings=_settings(kind, state),
-        tensors={ours: state[theirs] for theirs, ours in RENAMED.items() if theirs in state and kind != "topk"},
+        settings=_settings(kind, state, trainer, file),
+        tensors={ours: take(state, theirs, file) for ours, theirs in EXTRA.get(kind, {}).items()},
         provenance={"hookpoint": _hookpoint(trainer), "dictionary_learning": dict(trainer)},
     )
     return parts if factor == 1 else _with_scaled_biases(parts, factor)
@@ -94,10 +98,13 @@ def _kind(state: Mapping[str, Tensor], dict_class: str | None, file: Path) -> st
     return "jumprelu" if "threshold" in state else "relu"
 
 
-def _settings(kind: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    settings: dict[str, Any] = {"k": int(state["k"])} if "k" in state else {}
+def _settings(kind: str, state: Mapping[str, Tensor], trainer: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return k, which early files have in the config only, and the sizes of nested dictionaries."""
+    if kind not in ("topk", "batch_topk", "matryoshka"):
+        return {}
+    settings: dict[str, Any] = {"k": int(state["k"] if "k" in state else setting(trainer, "k", file))}
     if kind == "matryoshka":
-        settings["prefixes"] = state["group_sizes"].cumsum(0).tolist()
+        settings["prefixes"] = take(state, "group_sizes", file).cumsum(0).tolist()
     return settings
 
 

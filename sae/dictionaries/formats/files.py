@@ -122,3 +122,14 @@ def take(tensors: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
     if name not in tensors:
         raise DictionaryError(f"{path}: tensor {name} is missing.{nearest(name, sorted(tensors))}")
     return tensors[name]
+
+
+def setting(config: Mapping[str, Any], name: str, path: Path) -> Any:
+    """Return a setting by name.
+
+    Raises:
+        DictionaryError: the config does not have it.
+    """
+    if config.get(name) is None:
+        raise DictionaryError(f"{path}: the config names no {name}.{nearest(name, sorted(config))}")
+    return config[name]

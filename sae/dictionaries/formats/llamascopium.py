@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae.dictionaries.formats.files import read_json, read_safetensors, take
+from sae.dictionaries.formats.files import read_json, read_safetensors, setting, take
 from sae.dictionaries.formats.parts import Parts
 from sae.errors import DictionaryError, nearest
 
@@ -80,7 +80,8 @@ def _read_llama_scope(path: Path) -> Parts:
     norm = config.get("norm_activation", "dataset-wise")
     parts = _parts(config, tensors, path, per_vector=norm if norm in ("token-wise", "batch-wise") else None)
     if norm == "dataset-wise":
-        into, out = (math.sqrt(config["d_model"]) / config[NORM][side] for side in ("in", "out"))
+        norms = setting(config, NORM, path)
+        into, out = (math.sqrt(config["d_model"]) / setting(norms, side, path) for side in ("in", "out"))
         b_dec = None if parts.b_dec is None else parts.b_dec.float() / out
         b_enc = None if parts.b_enc is None else parts.b_enc.float() / into
         parts = replace(parts, b_enc=b_enc, b_dec=b_dec, W_dec=parts.W_dec.float() * (into / out))
@@ -94,6 +95,8 @@ def _read_llama_scope(path: Path) -> Parts:
 
 
 def _check(config: dict[str, Any], path: Path) -> None:
+    for name in ("hook_point_in", "d_model"):
+        setting(config, name, path)
     if config.get("sae_type", "sae") != "sae":
         raise DictionaryError(f"{path}: sae_type {config['sae_type']!r}; this version reads 'sae'.")
     if config.get("use_glu_encoder"):
@@ -122,7 +125,7 @@ def _parts(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, per_v
         b_dec=tensors.get("b_D"),
         subtracts_b_dec=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
         transcoder=_outputs(config) != config["hook_point_in"],
-        settings={"k": config["top_k"]} if kind == "topk" else {},
+        settings={"k": setting(config, "top_k", path)} if kind == "topk" else {},
         per_vector=per_vector,
         provenance={"hookpoint": config["hook_point_in"], "llamascopium": config},
     )

@@ -10,7 +10,7 @@ Gao, Dupre la Tour, Tillman, Goh, Troll, Radford, Sutskever, Leike, Wu: Scaling 
 from pathlib import Path
 from typing import Any
 
-from sae.dictionaries.formats.files import pickle_at, read_pickle, strings_in_pickle, take
+from sae.dictionaries.formats.files import pickle_at, read_pickle, setting, strings_in_pickle, take
 from sae.dictionaries.formats.parts import Parts
 from sae.errors import DictionaryError
 
@@ -43,7 +43,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         W_dec=W_enc.T if "decoder.linear.weight" in state else take(state, "decoder.weight", file).T,
         b_enc=take(state, "latent_bias", file),
         b_dec=take(state, "pre_bias", file),
-        settings={"k": int(settings["k"])} if name == "TopK" else {},
+        settings={"k": int(setting(settings, "k", file))} if name == "TopK" else {},
         per_vector="layer_norm" if name == "TopK" else None,
         provenance={"openai": {"activation": name, **settings}},
     )

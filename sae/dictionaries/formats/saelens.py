@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae import config as configs
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.formats.files import read_json, read_safetensors, take
+from sae.dictionaries.formats.files import read_json, read_safetensors, setting, take
 from sae.dictionaries.formats.parts import Parts
 from sae.durable import write_durably
 from sae.errors import DictionaryError, nearest
@@ -66,7 +66,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         DictionaryError: an architecture or input normalisation that a dictionary of ours cannot have.
     """
     config, tensors = _current(read_json(path / "cfg.json")), read_safetensors(path / "sae_weights.safetensors")
-    architecture = config["architecture"]
+    architecture = setting(config, "architecture", path)
     if architecture not in KINDS:
         raise DictionaryError(f"{path}: SAELens architecture {architecture!r}.{nearest(architecture, KINDS)}")
     if architecture == "matching_pursuit":
@@ -84,7 +84,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=config.get("apply_b_dec_to_input", True),
         transcoder="transcoder" in architecture,
-        settings={"k": config["k"]} if "k" in config else {},
+        settings={"k": setting(config, "k", path)} if kind in ("topk", "abs_topk") else {},
         tensors=extra,
         per_vector=_per_vector(config.get("normalize_activations") or "none", hints, path),
         provenance=_provenance(config),

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from sae import config as configs
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.formats.files import read_json, read_safetensors, take
+from sae.dictionaries.formats.files import read_json, read_safetensors, setting, take
 from sae.dictionaries.formats.parts import Parts
 from sae.durable import write_durably
 from sae.errors import DictionaryError
@@ -41,8 +41,6 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     activation = config.get("activation", "topk")
     if activation != "topk":
         raise DictionaryError(f"{path}: sparsify activation {activation!r} is not read; topk is.")
-    if "k" not in config:
-        raise DictionaryError(f"{path / 'cfg.json'}: names no k.")
     if "W_skip" in tensors and not config.get("transcode"):
         raise DictionaryError(f"{path}: an autoencoder with a skip connection; ours have that as transcoders only.")
     extra = {"W_skip": tensors["W_skip"].T} if "W_skip" in tensors else {}
@@ -53,7 +51,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_enc=tensors.get("encoder.bias"),
         b_dec=tensors.get("b_dec"),
         transcoder=bool(config.get("transcode")),
-        settings={"k": config["k"]},
+        settings={"k": setting(config, "k", path)},
         tensors=extra,
         provenance={"hookpoint": _hookpoint(path.name), "sparsify": config},
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sae.dictionaries.formats.files import pickle_at, read_json, read_pickle, strings_in_pickle, take
+from sae.dictionaries.formats.files import pickle_at, read_json, read_pickle, setting, strings_in_pickle, take
 from sae.dictionaries.formats.parts import Parts
 from sae.errors import DictionaryError
 
@@ -62,7 +62,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_dec=take(tensors, "b_dec_out" if transcoder else "b_dec", file),
         transcoder=transcoder,
         b_in=take(tensors, "b_dec", file) if transcoder else None,
-        settings={"k": config["activation_fn_kwargs"]["k"]} if kind == "topk" else {},
+        settings={"k": setting(config.get("activation_fn_kwargs") or {}, "k", file)} if kind == "topk" else {},
         tensors=extra,
         per_vector=normalisation if normalisation in ("layer_norm", "constant_norm_rescale") else None,
         provenance={

@@ -376,6 +376,23 @@ def test_saelens_before_6_scaled_inputs_ask_for_the_scale(tmp_path: Path) -> Non
     check(load_dictionary(tmp_path, scale=2), w.x, codes, (codes @ w.W_dec + w.b_dec) / 2)
 
 
+# sparsify before it dropped `signed`
+
+
+@SIZES
+def test_sparsify_signed_keeps_magnitudes_with_their_sign(d_sae: int, tmp_path: Path) -> None:
+    w = Weights(d_sae)
+    tensors = {"encoder.weight": w.W_enc.T, "encoder.bias": w.b_enc, "W_dec": w.W_dec, "b_dec": w.b_dec}
+    tensors_file(tmp_path / "layers.7" / "sae.safetensors", tensors)
+    write_json(tmp_path / "layers.7" / "cfg.json", {"d_in": D_IN, "num_latents": d_sae, "k": K, "signed": True})
+    pre = w.pre(centred=True)
+    kept = pre.abs().topk(K, dim=1).indices
+    codes = torch.zeros_like(pre).scatter_(1, kept, pre.gather(1, kept))
+    dictionary = load_dictionary(tmp_path / "layers.7")
+    check(dictionary, w.x, codes, codes @ w.W_dec + w.b_dec)
+    assert dictionary.provenance["hookpoint"] == "blocks.7.hook_resid_post"
+
+
 # What several formats share
 
 
@@ -389,13 +406,15 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     check(dictionary, w.x, codes, codes @ rounded["W_dec"].float() + rounded["b_dec"].float())
 
 
-def damage(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def damage(change: Callable[[dict[str, Any]], Any], without: str = "") -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         config: dict[str, Any] = {"architecture": "standard", "metadata": {}}
         change(config)
         w = Weights(10)
         write_json(folder / "cfg.json", config)
-        tensors_file(folder / "sae_weights.safetensors", {"W_enc": w.W_enc, "W_dec": w.W_dec, "b_enc": w.b_enc})
+        tensors = {"W_enc": w.W_enc, "W_dec": w.W_dec, "b_enc": w.b_enc, "b_dec": w.b_dec}
+        tensors.pop(without, None)
+        tensors_file(folder / "sae_weights.safetensors", tensors)
 
     return write
 
@@ -414,7 +433,8 @@ def strange(folder: Path) -> None:
         (empty, r"an empty folder\. No dictionary that is known: sae \(dictionary\.json"),
         (strange, r"a folder with model\.json\. No dictionary that is known: .*sparsify \(cfg\.json, sae\.safetens"),
         (damage(lambda config: config.update(architecture="standart")), "'standart'. Did you mean 'standard'"),
-        (damage(lambda config: None), r"tensor b_dec is missing. Did you mean 'W_dec'|tensor b_dec is missing"),
+        (damage(lambda config: config.update(architecture="topk")), "the config names no k"),
+        (damage(lambda config: None, without="b_dec"), r"tensor b_dec is missing\. .*Allowed: W_dec, W_enc, b_enc"),
     ],
 )
 def test_errors_say_what_was_found_and_what_is_known(
@@ -481,6 +501,10 @@ def test_a_dictionary_learning_checkpoint_without_config_asks_which_it_is(tmp_pa
         load_dictionary(checkpoint)
     for kind, codes in (("topk", topk(w.pre(True))), ("batch_topk", jump(w.pre(True), 0.4))):
         check(load_dictionary(checkpoint, kind=kind), w.x, codes, codes @ w.W_dec + w.b_dec)
-    write_json(tmp_path / "trainer_0" / "config.json", {"trainer": {"dict_class": "AutoEncoderTopK"}})
-    codes = topk(w.pre(True))
-    check(load_dictionary(checkpoint), w.x, codes, codes @ w.W_dec + w.b_dec)
+    write_json(tmp_path / "trainer_0" / "config.json", {"trainer": {"dict_class": "AutoEncoderTopK", "k": K}})
+    for early in (False, True):  # early files have neither k nor threshold
+        torch.save(
+            {name: tensor for name, tensor in state.items() if not early or "." in name or name == "b_dec"}, checkpoint
+        )
+        codes = topk(w.pre(True))
+        check(load_dictionary(checkpoint), w.x, codes, codes @ w.W_dec + w.b_dec)
