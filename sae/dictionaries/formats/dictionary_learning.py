@@ -104,7 +104,8 @@ def _settings(kind: str, state: Mapping[str, Tensor], trainer: Mapping[str, Any]
         return {}
     settings: dict[str, Any] = {"k": int(state["k"] if "k" in state else setting(trainer, "k", file))}
     if kind == "matryoshka":
-        settings["prefixes"] = take(state, "group_sizes", file).cumsum(0).tolist()
+        ends = take(state, "group_sizes", file).cumsum(0).double()
+        settings["prefixes"] = (ends / ends[-1]).tolist()
     return settings
 
 
