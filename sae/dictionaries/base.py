@@ -3,14 +3,22 @@
     codes = select(W_enc.T @ (x - b_dec) + b_enc)
     x_hat = codes @ W_dec + b_dec
 
-One class serves training and use. Weights are kept latent-major: `W_enc_rows` and `W_dec` are [d_sae d_in] contiguous,
-so a sparse gradient arrives in the layout of its parameter, and `W_enc` [d_in d_sae] is a view of the former.
+A *transcoder* is any architecture that writes other vectors y, of width d_out, than it reads: it does not centre its
+inputs on b_dec, which lies among the outputs, and may have a linear path past the latents (`skip`):
+
+    codes = select(W_enc.T @ x + b_enc)
+    y_hat = codes @ W_dec + b_dec (+ x @ W_skip)
+
+One class serves training and use. Weights are kept latent-major: `W_enc_rows` [d_sae d_in] and `W_dec` [d_sae d_out]
+are contiguous, so a sparse gradient arrives in the layout of its parameter, and `W_enc` [d_in d_sae] is a view.
 """
 
 import copy
+import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -35,6 +43,12 @@ class DictionaryConfig:
     d_sae: int
     """Number of latents."""
 
+    skip: bool = False
+    """Add a linear path from input to output; for transcoders (arXiv 2501.18823)."""
+
+    layer_norm: bool = False
+    """Bring every vector to mean 0 and standard deviation 1 before encoding, and back after decoding."""
+
     def __post_init__(self) -> None:
         if self.d_sae < 1:
             raise ConfigError(f"d_sae: {self.d_sae} latents; at least 1 is needed.")
@@ -42,44 +56,65 @@ class DictionaryConfig:
 
 @dataclass(frozen=True)
 class Loss:
-    """What one batch yields: `total` to differentiate, detached `parts` to log, and the forward pass itself."""
+    """What one batch yields: `total` to differentiate, detached `parts` to log, and the forward pass itself.
+
+    `x_hat` stands for `target`, the normalised vectors that should be written.
+    """
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
     codes: Codes
     x_hat: Vectors
+    target: Vectors
 
 
 class Dictionary(nn.Module, ABC):
-    """Base of all architectures; a subclass sets `config_type` and defines `encode`, most also `loss`.
+    """Base of all architectures; a subclass sets `config_type` and defines `select`, and what its loss adds.
 
     Attributes:
         config: the architecture's settings.
         provenance: where it comes from (subject, hookpoint, store hash, seed, ...); filled on saving and loading.
         W_enc_rows: [d_sae d_in]; row i is the direction that latent i reads.
-        W_dec: [d_sae d_in]; row i is the direction that latent i writes, of norm 1.
-        b_enc, b_dec: [d_sae] and [d_in].
-        variance: scalar; total variance of the inputs, which makes the loss dimensionless (set by `initialise`).
+        W_dec: [d_sae d_out]; row i is the direction that latent i writes, of norm 1 while it is trained.
+        b_enc, b_dec: [d_sae] and [d_out].
+        W_skip: [d_in d_out], or None.
+        variance: scalar; total variance of the targets, which makes the loss dimensionless (set by `initialise`).
+        is_transcoder: whether it writes other vectors than it reads.
     """
 
     config_type: ClassVar[type[DictionaryConfig]]
     variance: Tensor
 
-    def __init__(self, config: DictionaryConfig, d_in: int) -> None:
+    def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__()
-        if d_in < 1:
-            raise DictionaryError(f"{config.kind}: d_in is {d_in}; vectors need at least one coordinate.")
-        self.config = config
+        if min(d_in, d_out or d_in) < 1:
+            raise DictionaryError(
+                f"{config.kind}: d_in is {d_in}, d_out {d_out}; vectors need at least one coordinate."
+            )
+        self.config, self.is_transcoder = config, d_out is not None
+        if config.skip and not self.is_transcoder:
+            raise DictionaryError(
+                f"{config.kind}: skip would copy the input; it is for transcoders, which have a target."
+            )
+        if config.layer_norm and self.is_transcoder:
+            raise DictionaryError(f"{config.kind}: layer_norm cannot be undone for outputs of a transcoder.")
         self.provenance: dict[str, Any] = {}
+        d_out = d_out or d_in
         self.W_enc_rows = nn.Parameter(torch.zeros(config.d_sae, d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.d_sae))
-        self.W_dec = nn.Parameter(torch.zeros(config.d_sae, d_in))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.register_buffer("variance", torch.tensor(float(d_in)))
+        self.W_dec = nn.Parameter(torch.zeros(config.d_sae, d_out))
+        self.b_dec = nn.Parameter(torch.zeros(d_out))
+        self.W_skip = nn.Parameter(torch.zeros(d_in, d_out)) if config.skip else None
+        self.register_buffer("variance", torch.tensor(float(d_out)))
 
     @property
     def d_in(self) -> int:
-        """Width of the vectors."""
+        """Width of the vectors that are read."""
+        return self.W_enc_rows.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of the vectors that are written."""
         return self.W_dec.shape[1]
 
     @property
@@ -92,38 +127,103 @@ class Dictionary(nn.Module, ABC):
         """Encoder matrix, a view of `W_enc_rows`."""
         return self.W_enc_rows.T
 
+    @property
+    def centre(self) -> Float[Tensor, " d_in"]:
+        """What is subtracted from vectors before they are encoded."""
+        return self.b_dec.new_zeros(self.d_in) if self.is_transcoder else self.b_dec
+
     @abstractmethod
+    def select(self, x: Vectors) -> Codes:
+        """Return the codes of vectors whose width has been checked and whose norm, if need be, brought in line."""
+
     def encode(self, x: Vectors) -> Codes:
-        """Return the sparse codes of every row of x [batch d_in].
+        """Return the sparse codes of every row of x [batch d_in]; no row depends on another.
 
         Raises:
             DictionaryError: the rows have another width than `d_in`.
         """
+        x = self._checked(x)
+        if not self.config.layer_norm:
+            return self.select(x)
+        mean, deviation = layer_statistics(x)
+        return dataclasses.replace(self.select((x - mean) / deviation), row_mean=mean, row_deviation=deviation)
 
-    def decode(self, codes: Codes) -> Vectors:
-        """Return the vectors that the codes stand for."""
-        return kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
+    def decode(self, codes: Codes) -> Float[Tensor, "batch d_out"]:
+        """Return the vectors that the codes stand for; a transcoder's linear path is `forward`'s alone."""
+        x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
+        return x_hat if codes.row_mean is None else x_hat * codes.row_deviation + codes.row_mean
 
-    def forward(self, x: Vectors) -> Vectors:
-        """Return the reconstruction of x."""
-        return self.decode(self.encode(x))
+    def forward(self, x: Vectors) -> Float[Tensor, "batch d_out"]:
+        """Return the reconstruction of x, or a transcoder's output."""
+        x_hat = self.decode(self.encode(x))
+        return x_hat if self.W_skip is None else x_hat + self._checked(x) @ self.W_skip
 
-    def loss(self, x: Vectors, dead: Bool[Tensor, " d_sae"]) -> Loss:
-        """Return the normalised squared error of the reconstruction; `dead` marks latents that stopped firing."""
-        x, codes = self._checked(x), self.encode(x)
-        x_hat = self.decode(codes)
-        mse = self._normalised_error(x, x_hat)
-        return Loss(mse, {"mse": mse.detach()}, codes, x_hat)
+    def loss(
+        self, x: Vectors, dead: Bool[Tensor, " d_sae"], target: Float[Tensor, "batch d_out"] | None = None
+    ) -> Loss:
+        """Return what training makes small: the normalised squared error, plus what the architecture adds.
+
+        Args:
+            x: vectors to encode.
+            dead: latents that have not fired for long.
+            target: what a transcoder should write; x itself if not given.
+        """
+        x = self.normalised(x)
+        return self.training_loss(x, x if target is None else target.to(x.dtype), dead)
+
+    def normalised(self, x: Vectors) -> Vectors:
+        """Return vectors as `select` sees them."""
+        x = self._checked(x)
+        if not self.config.layer_norm:
+            return x
+        mean, deviation = layer_statistics(x)
+        return (x - mean) / deviation
+
+    def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
+        """Return the loss on vectors that have been checked and normalised; architectures override this one."""
+        codes = self.select(x)
+        x_hat = self.reconstruct(codes, x)
+        return self.summed(codes, x_hat, target, {"mse": (1.0, self.normalised_error(target, x_hat))})
+
+    def reconstruct(self, codes: Codes, x: Vectors) -> Float[Tensor, "batch d_out"]:
+        """Decode codes of normalised vectors, the linear path included."""
+        x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
+        return x_hat if self.W_skip is None else x_hat + x @ self.W_skip
+
+    def summed(
+        self, codes: Codes, x_hat: Tensor, target: Tensor, terms: Mapping[str, tuple[float | Tensor, Tensor]]
+    ) -> Loss:
+        """Add up terms of a loss, each with its coefficient."""
+        total = torch.stack([coefficient * value for coefficient, value in terms.values()]).sum()
+        return Loss(total, {name: value.detach() for name, (_, value) in terms.items()}, codes, x_hat, target)
+
+    def schedule(self, progress: float) -> None:
+        """Set what moves over a run; called before every step with the share of steps done, in [0, 1)."""
+
+    def calibrate(self, chunks: Iterable[Vectors]) -> dict[str, float]:
+        """Set what a trained dictionary needs for use from held-out vectors, as it was trained on; return figures."""
+        return {}
 
     @torch.no_grad()
-    def initialise(self, sample: Vectors, generator: torch.Generator) -> None:
-        """Start from data: b_dec at its geometric median, random unit decoder rows, encoder = decoder transposed."""
-        sample = self._checked(sample)
-        self.b_dec.copy_(geometric_median(sample))
-        self.W_dec.copy_(random_unit_rows(self.d_sae, self.d_in, generator))
-        self.W_enc_rows.copy_(self.W_dec)
+    def initialise(
+        self, sample: Vectors, generator: torch.Generator, target: Float[Tensor, "batch d_out"] | None = None
+    ) -> None:
+        """Start from data: b_dec at the targets' geometric median, random unit decoder rows, encoder = decoder.
+
+        A transcoder's encoder rows are drawn apart, its biases let latents see centred inputs, and its decoder rows
+        are random too: their norm is kept at 1, so that nothing starts at zero.
+        """
+        sample = self.normalised(sample)
+        goal = sample if target is None else target
+        self.b_dec.copy_(geometric_median(goal))
+        self.W_dec.copy_(random_unit_rows(self.d_sae, self.d_out, generator))
         self.b_enc.zero_()
-        spread = sample.double() - sample.double().mean(0)
+        if self.is_transcoder:
+            self.W_enc_rows.copy_(random_unit_rows(self.d_sae, self.d_in, generator))
+            self.b_enc.copy_(-(self.W_enc_rows @ geometric_median(sample).to(self.W_enc_rows.dtype)))
+        else:
+            self.W_enc_rows.copy_(self.W_dec)
+        spread = goal.double() - goal.double().mean(0)
         self.variance.copy_(spread.square().sum(1).mean().clamp_min(torch.finfo(torch.float32).tiny))
 
     @torch.no_grad()
@@ -139,33 +239,51 @@ class Dictionary(nn.Module, ABC):
         normalise_rows_(self.W_dec)
 
     @torch.no_grad()
-    def fold_scale(self, scale: float) -> Self:
-        """Return the dictionary for unscaled inputs, given that this one was trained on x * scale.
+    def fold_scale(self, scale: float, out_scale: float | None = None) -> Self:
+        """Return the dictionary for unscaled vectors, given that this one was trained on x * scale.
 
-        Directions stay as they are, so decoder rows keep norm 1 and codes come out in the subject's own units:
-        `folded.encode(x)` has the latents of `trained.encode(x * scale)` with values divided by scale, and
-        `folded(x)` = `trained(x * scale)` / scale.
+        Directions stay as they are, so decoder rows keep norm 1 and codes come out in the units of what is written:
+        `folded.encode(x)` has the latents of `trained.encode(x * scale)` with values divided by `out_scale` (by
+        default `scale`), and `folded(x)` = `trained(x * scale)` / out_scale.
 
         Raises:
-            DictionaryError: scale is not a positive finite number.
+            DictionaryError: a scale is not a positive finite number.
         """
-        if not 0 < scale < float("inf"):
-            raise DictionaryError(f"{self.config.kind}: cannot fold the scale {scale}; it must be positive and finite.")
+        out_scale = scale if out_scale is None else out_scale
+        for number in (scale, out_scale):
+            if not 0 < number < float("inf"):
+                raise DictionaryError(
+                    f"{self.config.kind}: cannot fold the scale {number}; it must be positive and finite."
+                )
         folded = copy.deepcopy(self)
-        folded.b_enc.div_(scale)
-        folded.b_dec.div_(scale)
-        folded.variance.div_(scale**2)
+        if self.config.layer_norm:
+            return folded  # every vector is brought to the same scale in any case
+        folded.W_enc_rows.mul_(scale / out_scale)
+        folded.b_dec.div_(out_scale)
+        folded.variance.div_(out_scale**2)
+        if folded.W_skip is not None:
+            folded.W_skip.mul_(scale / out_scale)
+        folded.scale_codes(1 / out_scale)
         return folded
 
+    @torch.no_grad()
+    def scale_codes(self, factor: float) -> None:
+        """Multiply whatever is added to pre-activations, or compared with them, when these are multiplied."""
+        self.b_enc.mul_(factor)
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a file holds, in the orientation of the API: W_enc [d_in d_sae], W_dec [d_sae d_in]."""
+        """Return what a file holds, in the orientation of the API: W_enc [d_in d_sae], W_dec [d_sae d_out]."""
         state = {name: tensor.detach() for name, tensor in self.state_dict().items()}
         return {"W_enc": state.pop("W_enc_rows").T} | state
 
     @property
     def hash(self) -> str:
-        """sha256 over config and tensors: equal hashes mean equal codes and reconstructions."""
-        digest = hashlib.sha256(json.dumps(configs.encode(self.config), sort_keys=True).encode())
+        """sha256 over config and tensors: equal hashes mean equal codes and reconstructions.
+
+        Switches that are off do not count, so a new one leaves the hashes of dictionaries without it as they were.
+        """
+        settings = {key: value for key, value in configs.encode(self.config).items() if value is not False}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -173,11 +291,19 @@ class Dictionary(nn.Module, ABC):
 
     def __repr__(self) -> str:
         """Return kind, sizes, settings and origin in one line."""
-        settings = {"d_in": self.d_in} | configs.encode(self.config)
+        widths = {"d_in": self.d_in} | ({"d_out": self.d_out} if self.is_transcoder else {})
+        settings = {key: value for key, value in configs.encode(self.config).items() if value is not False}
         kind = settings.pop("kind")
         origin = [str(self.provenance[key]) for key in ("subject", "hookpoint") if key in self.provenance]
-        described = ", ".join(f"{key}={value}" for key, value in settings.items())
+        described = ", ".join(f"{key}={value}" for key, value in (widths | settings).items())
         return f"<{kind} dictionary: {described}{'; ' + ' '.join(origin) if origin else ''}>"
+
+    def normalised_error(self, target: Tensor, x_hat: Tensor) -> Float[Tensor, ""]:
+        """Squared error per row over the targets' variance: 1 for predicting the mean.
+
+        The divisor is fixed at the start, so the loss of a batch is the mean of its shards' losses.
+        """
+        return (target - x_hat).square().sum(1).mean() / self.variance
 
     def _checked(self, x: Vectors) -> Vectors:
         if x.ndim != 2 or x.shape[1] != self.d_in:
@@ -187,9 +313,8 @@ class Dictionary(nn.Module, ABC):
             )
         return x.to(self.W_dec.dtype)
 
-    def _normalised_error(self, x: Vectors, x_hat: Vectors) -> Float[Tensor, ""]:
-        """Squared error per row over the inputs' variance: 1 for predicting the mean.
 
-        The divisor is fixed at the start, so the loss of a batch is the mean of its shards' losses.
-        """
-        return (x - x_hat).square().sum(1).mean() / self.variance
+def layer_statistics(x: Vectors) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+    """Return mean and standard deviation (biased, floored at 1e-5) of every row over its coordinates."""
+    mean = x.mean(1, keepdim=True)
+    return mean, (x - mean).square().mean(1, keepdim=True).sqrt().clamp_min(1e-5)

@@ -1,6 +1,6 @@
 """Sparse codes: which latents are active in each row, and how strongly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
@@ -13,13 +13,16 @@ class Codes:
     """Codes of a batch in compressed rows; row i holds entries `offsets[i]:offsets[i + 1]`.
 
     Rows may differ in count. Entries of a row are unique latents in no particular order; a stored value may be zero
-    (top-k over a row with fewer than k positive pre-activations), and zeros do not count as firing.
+    (top-k over a row with fewer than k positive pre-activations), and zeros do not count as firing. Where vectors were
+    normalised one by one, `row_mean` and `row_deviation` say by what, for decoding.
     """
 
     offsets: Int[Tensor, " batch_plus_1"]
     indices: Int[Tensor, " nnz"]
     values: Float[Tensor, " nnz"]
     d_sae: int
+    row_mean: Float[Tensor, "batch 1"] | None = None
+    row_deviation: Float[Tensor, "batch 1"] | None = None
 
     @classmethod
     def from_topk(cls, indices: Int[Tensor, "batch k"], values: Float[Tensor, "batch k"], d_sae: int) -> Self:
@@ -66,7 +69,8 @@ class Codes:
 
     def to(self, device: torch.device | str) -> "Codes":
         """Move to a device."""
-        return Codes(self.offsets.to(device), self.indices.to(device), self.values.to(device), self.d_sae)
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Codes(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in moved.items()})
 
     def _count_fired(self, groups: Tensor, n_groups: int) -> Tensor:
         """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""

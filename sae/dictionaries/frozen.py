@@ -23,8 +23,8 @@ class FrozenDecoder(TopK):
 
     config_type = FrozenDecoderConfig
 
-    def __init__(self, config: FrozenDecoderConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: FrozenDecoderConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.W_dec.requires_grad_(False)
 
     def after_step(self) -> None:
@@ -43,6 +43,6 @@ class FrozenEncoder(TopK):
 
     config_type = FrozenEncoderConfig
 
-    def __init__(self, config: FrozenEncoderConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: FrozenEncoderConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.W_enc_rows.requires_grad_(False)

@@ -48,6 +48,7 @@ def save_dictionary(
     description = {
         "format": FORMAT,
         "d_in": dictionary.d_in,
+        "d_out": dictionary.d_out if dictionary.is_transcoder else None,
         "config": configs.encode(dictionary.config),
         "provenance": provenance,
         "sha256": written.hash,
@@ -78,7 +79,7 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> D
         config = registry.decode_config(description["config"], where="config")
     except ConfigError as error:
         raise DictionaryError(f"{folder / CONFIG_FILE}: {error}") from error
-    dictionary = registry.make_dictionary(config, description["d_in"])
+    dictionary = registry.make_dictionary(config, description["d_in"], description.get("d_out"))
     dictionary.provenance = description["provenance"]
     _fill(dictionary, _read_tensors(folder / TENSORS_FILE), folder / TENSORS_FILE)
     found, written = dictionary.hash, description["sha256"]

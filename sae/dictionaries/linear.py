@@ -20,8 +20,8 @@ from sae.tensors import Vectors
 class Linear(Dictionary):
     """Base of the dictionaries whose codes are dense; whatever is not zero counts as an entry, negative values too."""
 
-    def __init__(self, config: DictionaryConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.requires_grad_(False)
 
     def activations(self, x: Vectors, units: Int[Tensor, " chosen"]) -> Float[Tensor, "batch chosen"]:
@@ -29,7 +29,7 @@ class Linear(Dictionary):
         x = self._checked(x)
         return (x - self.b_dec) @ self.W_enc_rows[units].T + self.b_enc[units]
 
-    def encode(self, x: Vectors) -> Codes:
+    def select(self, x: Vectors) -> Codes:
         return Codes.from_dense(self.activations(x, torch.arange(self.d_sae, device=self.W_dec.device)))
 
     def decode(self, codes: Codes) -> Vectors:
@@ -60,8 +60,8 @@ class Identity(Linear):
 
     config_type = IdentityConfig
 
-    def __init__(self, config: IdentityConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: IdentityConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self._check_width(d_in, d_in)
         self.W_enc_rows.copy_(torch.eye(d_in))
         self.W_dec.copy_(torch.eye(d_in))
@@ -70,7 +70,7 @@ class Identity(Linear):
         """Return coordinates, without a matrix product."""
         return self._checked(x)[:, units]
 
-    def initialise(self, sample: Vectors, generator: torch.Generator) -> None:
+    def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
         """Do nothing: coordinates need no data."""
 
 
@@ -90,12 +90,12 @@ class Pca(Linear):
 
     config_type = PcaConfig
 
-    def __init__(self, config: PcaConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: PcaConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self._check_width(2 * d_in, d_in)
 
     @torch.no_grad()
-    def initialise(self, sample: Vectors, generator: torch.Generator) -> None:
+    def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
         """Take mean and components from a sample of vectors."""
         x = self._checked(sample).double()
         mean = x.mean(0)
@@ -121,8 +121,8 @@ class Constant(Linear):
 
     config_type = ConstantConfig
 
-    def __init__(self, config: ConstantConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: ConstantConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.b_enc.fill_(1)
 
     def activations(self, x: Vectors, units: Int[Tensor, " chosen"]) -> Float[Tensor, "batch chosen"]:
@@ -130,6 +130,6 @@ class Constant(Linear):
         return self.b_enc[units].expand(len(self._checked(x)), -1)
 
     @torch.no_grad()
-    def initialise(self, sample: Vectors, generator: torch.Generator) -> None:
+    def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
         """Take the mean from a sample of vectors."""
         self.b_dec.copy_(self._checked(sample).double().mean(0))

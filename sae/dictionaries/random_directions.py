@@ -22,6 +22,6 @@ class RandomDirections(TopK):
 
     config_type = RandomDirectionsConfig
 
-    def __init__(self, config: RandomDirectionsConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: RandomDirectionsConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.requires_grad_(False)

@@ -10,19 +10,26 @@ from typing import Any
 
 from sae import config as configs
 from sae.dictionaries.base import Dictionary, DictionaryConfig
+from sae.dictionaries.batch_topk import BatchTopK
 from sae.dictionaries.frozen import FrozenDecoder, FrozenEncoder
 from sae.dictionaries.linear import Constant, Identity, Pca
 from sae.dictionaries.random_directions import RandomDirections
 from sae.dictionaries.threshold import Thresholded
-from sae.dictionaries.topk import TopK
+from sae.dictionaries.topk import AbsTopK, TopK
 from sae.errors import ConfigError, DictionaryError, nearest
 
 GROUP = "sae.dictionaries"
 
-BUILT_IN: dict[str, type[Dictionary]] = {
-    cls.config_type.kind: cls
-    for cls in (TopK, Thresholded, Identity, Pca, Constant, RandomDirections, FrozenDecoder, FrozenEncoder)
-}
+TRAINED: tuple[type[Dictionary], ...] = (TopK, AbsTopK, BatchTopK)
+"""Architectures that learn."""
+
+CONTROLS: tuple[type[Dictionary], ...] = (
+    *(Thresholded, Identity, Pca, Constant, RandomDirections),
+    *(FrozenDecoder, FrozenEncoder),
+)
+"""What they are compared with."""
+
+BUILT_IN: dict[str, type[Dictionary]] = {cls.config_type.kind: cls for cls in (*TRAINED, *CONTROLS)}
 
 
 def kinds() -> list[str]:
@@ -59,6 +66,6 @@ def decode_config(settings: Mapping[str, Any], where: str = "dictionary") -> Dic
     return configs.decode(dictionary_type(kind).config_type, settings, where)
 
 
-def make_dictionary(config: DictionaryConfig, d_in: int) -> Dictionary:
-    """Return an uninitialised dictionary for vectors of width d_in."""
-    return dictionary_type(config.kind)(config, d_in)
+def make_dictionary(config: DictionaryConfig, d_in: int, d_out: int | None = None) -> Dictionary:
+    """Return an uninitialised dictionary for vectors of width d_in; with d_out, a transcoder to that width."""
+    return dictionary_type(config.kind)(config, d_in, d_out)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sae.dictionaries.base import Dictionary, DictionaryConfig
 from sae.dictionaries.codes import Codes
 from sae.errors import DictionaryError
+from sae.kernels import interface as kernels
 from sae.tensors import Vectors
 
 UNIT_BLOCK = 256
@@ -40,8 +41,8 @@ class Thresholded(Dictionary):
     config_type = ThresholdedConfig
     threshold: Tensor
 
-    def __init__(self, config: ThresholdedConfig, d_in: int) -> None:
-        super().__init__(config, d_in)
+    def __init__(self, config: ThresholdedConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
         self.register_buffer("threshold", torch.zeros(config.d_sae))
         self.requires_grad_(False)
 
@@ -59,7 +60,7 @@ class Thresholded(Dictionary):
         neurons.W_dec.copy_(torch.eye(d_in))
         quantiles = (torch.arange(d_in, dtype=torch.float64) + 0.5) / d_in
         ranks = (x > 0).sum(0).argsort(stable=True).argsort()
-        neurons.calibrate(x, torch.quantile(rates.double(), quantiles)[ranks])
+        neurons.set_rates(x, torch.quantile(rates.double(), quantiles)[ranks])
         return neurons
 
     @classmethod
@@ -67,11 +68,11 @@ class Thresholded(Dictionary):
         """Return as many directions as there are rates, uniform on the sphere around the data's geometric median."""
         directions = cls(ThresholdedConfig(d_sae=len(rates)), x.shape[1])
         directions.initialise(x, generator)
-        directions.calibrate(x, rates)
+        directions.set_rates(x, rates)
         return directions
 
     @torch.no_grad()
-    def calibrate(self, x: Vectors, rates: Float[Tensor, " d_sae"]) -> None:
+    def set_rates(self, x: Vectors, rates: Float[Tensor, " d_sae"]) -> None:
         """Set thresholds at which unit i fires on the share `rates[i]` of the rows of x.
 
         A rate of zero gives an infinite threshold, any other at least one row. Thresholds lie midway between two
@@ -95,16 +96,13 @@ class Thresholded(Dictionary):
             self.b_enc[units] += (-between).clamp_min(0)
             self.threshold[units] = between.clamp_min(0)
 
-    def encode(self, x: Vectors) -> Codes:
-        pre = self._pre(self._checked(x), slice(None))
-        return Codes.from_dense(torch.where(pre > self.threshold, pre, 0))
+    def select(self, x: Vectors) -> Codes:
+        return Codes(*kernels.encode_above(x, self.centre, self.W_enc_rows, self.b_enc, self.threshold), self.d_sae)
 
     @torch.no_grad()
-    def fold_scale(self, scale: float) -> Self:
-        """Return the dictionary for unscaled inputs; thresholds shrink with the pre-activations."""
-        folded = super().fold_scale(scale)
-        folded.threshold.div_(scale)
-        return folded
+    def scale_codes(self, factor: float) -> None:
+        super().scale_codes(factor)
+        self.threshold.mul_(factor)
 
-    def _pre(self, x: Vectors, units: Int[Tensor, " chosen"] | slice) -> Float[Tensor, "batch chosen"]:
+    def _pre(self, x: Vectors, units: Int[Tensor, " chosen"]) -> Float[Tensor, "batch chosen"]:
         return torch.addmm(self.b_enc[units], x - self.b_dec, self.W_enc_rows[units].T)

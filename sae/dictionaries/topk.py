@@ -1,30 +1,28 @@
-"""TopK with an auxiliary loss for dead latents.
+"""TopK: the k largest pre-activations of every vector.
 
     pre   = W_enc.T @ (x - b_dec) + b_enc
     codes = relu(pre) on the k latents with the largest pre, 0 elsewhere
     x_hat = codes @ W_dec + b_dec
-    e     = x - x_hat                                                    detached
-    e_hat = relu(pre) on the k_aux largest dead latents @ W_dec          no bias: e has it subtracted already
-    loss  = mean |x - x_hat|^2 / Var(x) + auxk_coefficient * mean |e_hat - e|^2 / Var(e)
+    loss  = mean |x - x_hat|^2 / Var(x) + auxk_coefficient * auxk                    see auxk.py
 
 Gao, Dupre la Tour, Tillman, Goh, Troll, Radford, Sutskever, Leike, Wu: Scaling and evaluating sparse autoencoders,
 2024, arXiv 2406.04093, sections 2.3, 2.4 and A.2.
 
-Var is the total variance over all coordinates: of the sample given to `initialise` for x, of the batch for e. The
-auxiliary term reaches the encoder as well as the decoder, through the same pre-activations. With nothing dead it is
-zero. What differs from the paper: rows of the decoder are drawn at random rather than copied from the encoder's
-initialisation, k_aux is d_in // 2 unless given (the paper: a power of two close to it), and Var(e) is floored at 1e-6
-of Var(x), so that a dictionary that reconstructs perfectly does not blow the term up.
+AbsTopK keeps the k pre-activations that are furthest from zero, with their sign, so one latent can stand for two
+opposite things (arXiv 2510.00404).
+
+Var is the total variance over all coordinates of the sample given to `initialise`. What differs from the paper: rows of
+the decoder are drawn at random rather than copied from the encoder's initialisation.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae.dictionaries.base import Dictionary, DictionaryConfig, Loss
+from sae.dictionaries.auxk import AuxKConfig, WithAuxK
+from sae.dictionaries.base import Loss
 from sae.dictionaries.codes import Codes
 from sae.errors import ConfigError
 from sae.kernels import interface as kernels
@@ -32,7 +30,7 @@ from sae.tensors import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKConfig(DictionaryConfig):
+class TopKConfig(AuxKConfig):
     """Settings of TopK."""
 
     kind: ClassVar[str] = "topk"
@@ -40,52 +38,62 @@ class TopKConfig(DictionaryConfig):
     k: int = 32
     """Latents kept per vector."""
 
-    auxk_coefficient: float = 1 / 32
-    """Weight of the auxiliary loss; 0 switches it off."""
-
-    k_aux: int | None = None
-    """Dead latents that reconstruct the residual, per vector; half of d_in if not given."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.k <= self.d_sae:
             raise ConfigError(f"k: {self.k} of {self.d_sae} latents; allowed: 1 to {self.d_sae}.")
-        if not self.auxk_coefficient >= 0:
-            raise ConfigError(f"auxk_coefficient: {self.auxk_coefficient}; allowed: 0 or more.")
-        if self.k_aux is not None and not 1 <= self.k_aux <= self.d_sae:
-            raise ConfigError(f"k_aux: {self.k_aux} of {self.d_sae} latents; allowed: 1 to {self.d_sae}.")
 
 
-class TopK(Dictionary):
+class TopK(WithAuxK):
     """Keeps the k largest pre-activations of every vector."""
 
     config_type = TopKConfig
     config: TopKConfig
+    absolute: ClassVar[bool] = False
+    """Whether "largest" means furthest from zero."""
 
-    def encode(self, x: Vectors) -> Codes:
-        values, indices = kernels.encode_topk(self._checked(x), self.b_dec, self.W_enc_rows, self.b_enc, self.config.k)
-        return Codes.from_topk(indices, values.relu(), self.d_sae)
-
-    def loss(self, x: Vectors, dead: Bool[Tensor, " d_sae"]) -> Loss:
-        """Return the normalised squared error plus the auxiliary loss of the latents marked in `dead`."""
-        x, k = self._checked(x), self.config.k
-        candidates = dead if self.config.auxk_coefficient > 0 else None
-        k_aux = self.config.k_aux or max(self.d_in // 2, 1)
+    def select(self, x: Vectors) -> Codes:
         values, indices = kernels.encode_topk(
-            x, self.b_dec, self.W_enc_rows, self.b_enc, k, candidates, min(k_aux, self.d_sae)
+            x, self.centre, self.W_enc_rows, self.b_enc, self.config.k, absolute=self.absolute
         )
-        codes = Codes.from_topk(indices[:, :k], values[:, :k].relu(), self.d_sae)
-        revived = Codes.from_topk(indices[:, k:], values[:, k:].relu(), self.d_sae)
-        x_hat = self.decode(codes)
-        mse = self._normalised_error(x, x_hat)
-        auxk = self._auxiliary_error((x - x_hat).detach(), revived) * dead.any()
-        parts = {"mse": mse.detach(), "auxk": auxk.detach()}
-        return Loss(mse + self.config.auxk_coefficient * auxk, parts, codes, x_hat)
+        return Codes.from_topk(indices, self._kept(values), self.d_sae)
 
-    def _auxiliary_error(self, error: Vectors, revived: Codes) -> Float[Tensor, ""]:
-        """Squared error of the dead latents' reconstruction of the residual, over the residual's variance."""
-        if len(revived.indices) == 0:
-            return error.new_zeros(())
-        error_hat = kernels.decode(revived.offsets, revived.indices, revived.values, self.W_dec)
-        variance = (error - error.mean(0)).square().sum(1).mean()
-        return (error_hat - error).square().sum(1).mean() / torch.maximum(variance, 1e-6 * self.variance)
+    def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
+        """Return squared error and auxiliary loss; the dead latents' pre-activations come out of the same product."""
+        k, candidates = self.config.k, self.config.candidates(dead)
+        values, indices = kernels.encode_topk(
+            x,
+            self.centre,
+            self.W_enc_rows,
+            self.b_enc,
+            k,
+            candidates,
+            self.config.n_revived(self.d_out),
+            absolute=self.absolute,
+        )
+        codes = Codes.from_topk(indices[:, :k], self._kept(values[:, :k]), self.d_sae)
+        revived = Codes.from_topk(indices[:, k:], values[:, k:].relu(), self.d_sae)
+        x_hat = self.reconstruct(codes, x)
+        auxk = self.auxiliary_error((target - x_hat).detach(), revived, dead)
+        terms = {"mse": (1.0, self.normalised_error(target, x_hat)), "auxk": (self.config.auxk_coefficient, auxk)}
+        return self.summed(codes, x_hat, target, terms)
+
+    def _kept(self, values: Tensor) -> Tensor:
+        return values.relu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsTopKConfig(TopKConfig):
+    """Settings of AbsTopK: those of TopK."""
+
+    kind: ClassVar[str] = "abs_topk"
+
+
+class AbsTopK(TopK):
+    """Keeps the k pre-activations furthest from zero, signs included."""
+
+    config_type = AbsTopKConfig
+    absolute = True
+
+    def _kept(self, values: Tensor) -> Tensor:
+        return values

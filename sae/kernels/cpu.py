@@ -5,6 +5,9 @@ Each output row is summed by one thread in a fixed order, so results have the sa
 of threads.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,6 +20,10 @@ GROUP = 8
 """Entries per group when searching for the largest; a group takes one from each of as many stretches of a row."""
 
 
+PACKED = 8
+"""Flags tested at a time when searching for active entries: a word of eight is skipped when all of it is zero."""
+
+
 def select_topk(
     x: Float[Tensor, "batch d_in"],
     weight: Float[Tensor, "d_sae d_in"],
@@ -24,25 +31,71 @@ def select_topk(
     k: int,
     dead: Bool[Tensor, " d_sae"] | None,
     k_aux: int,
+    absolute: bool = False,
 ) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
     """Return values and latents of the k largest pre-activations, then of at most k_aux among the dead.
 
-    As many extra columns as there are dead latents, up to k_aux; none when nothing is dead.
+    As many extra columns as there are dead latents, up to k_aux; none when nothing is dead. With k = 0 only the dead
+    latents are computed. With `absolute` the k largest are those furthest from zero, on either side.
     """
     among = torch.empty(0, dtype=torch.int64) if dead is None else dead.nonzero().squeeze(1)
     k_aux = min(k_aux, len(among))
+    if k == 0:
+        values, chosen = select_topk(x, weight[among], bias[among], k_aux, None, 0) if k_aux else _nothing(x)
+        return values, among[chosen.long()].to(torch.int32)
     values = x.new_empty(len(x), k + k_aux)
     indices = torch.empty(len(x), k + k_aux, dtype=torch.int32)
-    buffer = x.new_empty(min(BLOCK_ROWS, len(x)), len(weight))
-    for start in range(0, len(x), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        rows = x[block]
-        pre = torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)])
-        values[block, :k], indices[block, :k] = _largest(pre, k)
+    for block, pre in _pre_blocks(x, weight, bias):
+        values[block, :k], indices[block, :k] = _furthest(pre, k) if absolute else _largest(pre, k)
         if k_aux:
-            values[block, k:], chosen = pre.index_select(1, among).topk(k_aux, sorted=False)
+            values[block, k:], chosen = _largest(pre.index_select(1, among), k_aux)
             indices[block, k:] = among[chosen].to(torch.int32)
     return values, indices
+
+
+def select_above(
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, "..."],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the pre-activations above a threshold, one per latent or one for all, in compressed rows."""
+    rows, columns, values = [], [], []
+    for block, pre in _pre_blocks(x, weight, bias):
+        flat = _active(pre > threshold)
+        row = flat // pre.shape[1]
+        rows.append(row + block.start)
+        columns.append((flat - row * pre.shape[1]).to(torch.int32))
+        values.append(pre.view(-1)[flat])
+    return _offsets(torch.cat(rows), len(x)), torch.cat(columns), torch.cat(values)
+
+
+def select_batch_topk(
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    n: int,
+    floor: Float[Tensor, ""],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the n largest positive pre-activations of the whole batch, in compressed rows.
+
+    Nothing of size batch x d_sae is sorted: only what exceeds `floor`, a guess from below at the n-th largest, is
+    looked at. Where the guess was too high the search starts again from zero, so the result does not depend on it.
+    """
+    offsets, indices, values = select_above(x, weight, bias, floor)
+    if len(values) < n and floor > 0:
+        offsets, indices, values = select_above(x, weight, bias, torch.zeros_like(floor))
+    return largest_of(offsets, indices, values, n)
+
+
+def largest_of(
+    offsets: Int[Tensor, " batch_plus_1"], indices: Int[Tensor, " nnz"], values: Float[Tensor, " nnz"], n: int
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " kept"], Float[Tensor, " kept"]]:
+    """Keep the n largest of compressed rows' entries, all if there are no more."""
+    if len(values) <= n:
+        return offsets, indices, values
+    kept = values.topk(n, sorted=False).indices.sort().values
+    return _offsets(_rows(offsets, indices)[kept], len(offsets) - 1), indices[kept], values[kept]
 
 
 def decode(
@@ -82,6 +135,9 @@ def accumulate(
     d_sae: int,
 ) -> Float[Tensor, "d_sae d_in"]:
     """Sum, for every latent, the weighted vectors of the rows it is active in: decode with the codes transposed."""
+    if vectors.shape[1] == 1:  # one number per row needs no order; one thread adds them up
+        weighted = values * vectors[_rows(offsets, indices).long(), 0]
+        return values.new_zeros(d_sae).index_add_(0, indices, weighted)[:, None]
     order = indices.sort(stable=True).indices
     transposed_offsets = indices.new_zeros(d_sae + 1)
     transposed_offsets[1:] = indices.bincount(minlength=d_sae).cumsum(0)
@@ -97,13 +153,55 @@ def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     batch, width = pre.shape
     if width % GROUP or k * GROUP**2 > width:
-        values, columns = pre.topk(k, sorted=False)
-        return values, columns
+        return _partitioned(pre, k)
     n_groups = width // GROUP
     groups = pre.view(batch, GROUP, n_groups).amax(1).topk(k, sorted=False).indices
     columns = (groups[:, None] + torch.arange(0, width, n_groups)[:, None]).view(batch, GROUP * k)
     values, chosen = pre.gather(1, columns).topk(k, sorted=False)
     return values, columns.gather(1, chosen)
+
+
+def _partitioned(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `_largest`, where k is a large share of the row: numpy's vectorised partition takes half of topk's time."""
+    if pre.dtype != torch.float32 or k == pre.shape[1]:
+        values, columns = pre.topk(k, sorted=False)
+        return values, columns
+    first = pre.shape[1] - k
+    columns = torch.from_numpy(np.argpartition(pre.numpy(), first, axis=1)[:, first:].copy())
+    return pre.gather(1, columns), columns
+
+
+def _furthest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    columns = _largest(pre.abs(), k)[1]
+    return pre.gather(1, columns), columns
+
+
+def _pre_blocks(x: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield pre-activations block by block, always in the same buffer."""
+    buffer = x.new_empty(min(BLOCK_ROWS, len(x)), len(weight))
+    for start in range(0, max(len(x), 1), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        rows = x[block]
+        yield block, torch.addmm(bias, rows, weight.T, out=buffer[: len(rows)])
+
+
+def _active(flags: Bool[Tensor, "rows width"]) -> Int[Tensor, " active"]:
+    """Return the flat positions of the true entries in order; made for few of them, a third of nonzero's time."""
+    if flags.shape[1] % PACKED:
+        return flags.view(-1).nonzero()[:, 0]
+    words = flags.view(torch.int64).view(-1).nonzero()[:, 0]
+    within = flags.view(-1, PACKED)[words].nonzero()
+    return words[within[:, 0]] * PACKED + within[:, 1]
+
+
+def _nothing(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int32)
+
+
+def _offsets(rows: Int[Tensor, " nnz"], batch: int) -> Int[Tensor, " batch_plus_1"]:
+    offsets = torch.zeros(batch + 1, dtype=torch.int64)
+    offsets[1:] = rows.bincount(minlength=batch).cumsum(0)
+    return offsets
 
 
 def _rows(offsets: Tensor, indices: Tensor) -> Tensor:

@@ -1,32 +1,41 @@
 """Sparse encoding and decoding with their gradients, behind one interface.
 
 After the encoder's matrix product only the selected entries carry information, so nothing here ever builds a dense
-gradient of shape [batch, d_sae]. Two autograd functions are written once, in terms of four operations that every
-backend supplies (`Backend`):
+gradient of shape [batch, d_sae]. Two autograd functions are written once, in terms of operations that every backend
+supplies (`Backend`):
 
-    select_topk    pre-activations and their largest entries, forward only
-    decode         x_hat[i] = sum_j values[j] * weight[indices[j]]          over the entries j of row i
-    gather_dots    out[j]   = grad[i] . weight[indices[j]]                  the gradient of decode to its values
-    accumulate     out[l]   = sum of values[j] * vectors[i] over entries j with indices[j] = l, a product with the
-                              transposed codes: the gradient of decode to its weight, and of encode to its weight
+    select_topk        pre-activations and the k largest entries of every row
+    select_above       pre-activations and the entries above a threshold
+    select_batch_topk  pre-activations and the n largest positive entries of the whole batch
+    decode             x_hat[i] = sum_j values[j] * weight[indices[j]]          over the entries j of row i
+    gather_dots        out[j]   = grad[i] . weight[indices[j]]                  the gradient of decode to its values
+    accumulate         out[l]   = sum of values[j] * vectors[i] over entries j with indices[j] = l, a product with the
+                                  transposed codes: the gradient of decode to its weight, and of encode to its weight
 
 Weights are latent-major, [d_sae d_in] contiguous, row l belonging to latent l; gradients come in the same layout.
 Entries are in compressed rows: row i holds `offsets[i]:offsets[i + 1]`; a latent listed twice in a row counts twice.
+A backend may fill rows up with entries of latent 0 and value -inf, which a rectifier turns into entries without effect.
 
 `reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs,
-`gpu` the one for CUDA devices, which needs Triton.
+`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`), `gpu` the one for CUDA devices, by Triton.
 """
 
 import importlib.util
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sae.kernels import cpu, reference
+from sae.kernels import cpu, cpu_bf16, reference
+
+Entries = tuple[Tensor, Tensor, Tensor]
+"""Offsets, indices and values of compressed rows."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +44,12 @@ class Backend(Protocol):
     """What a backend module supplies; shapes as in the functions of `reference`."""
 
     def select_topk(
-        self, x: Tensor, weight: Tensor, bias: Tensor, k: int, dead: Tensor | None, k_aux: int
+        self, x: Tensor, weight: Tensor, bias: Tensor, k: int, dead: Tensor | None, k_aux: int, absolute: bool = False
     ) -> tuple[Tensor, Tensor]: ...
+
+    def select_above(self, x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor) -> Entries: ...
+
+    def select_batch_topk(self, x: Tensor, weight: Tensor, bias: Tensor, n: int, floor: Tensor) -> Entries: ...
 
     def decode(self, offsets: Tensor, indices: Tensor, values: Tensor, weight: Tensor) -> Tensor: ...
 
@@ -48,10 +61,32 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"cpu": cpu}
 """Backends by device type. That of "cuda" joins on first use; any other device runs `reference`."""
 
+HAS_BF16 = cpu_bf16.is_fast()
+"""Whether this processor multiplies bf16 matrices faster than float32 ones."""
+
+
+Candidates = Literal["exact", "bf16"]
+_candidates: ContextVar[Candidates] = ContextVar("candidates", default="exact")
+
+
+@contextmanager
+def candidates(precision: Candidates) -> Iterator[None]:
+    """Choose in what precision float32 encoders on the CPU look for their largest entries; values stay float32.
+
+    "bf16" is several times faster where the processor has bf16 products, and like "exact" elsewhere.
+    """
+    token = _candidates.set(precision)
+    try:
+        yield
+    finally:
+        _candidates.reset(token)
+
 
 def backend_of(tensor: Tensor) -> Backend:
     """Return the backend for the device that a tensor lies on."""
     device = tensor.device.type
+    if device == "cpu" and tensor.dtype == torch.float32 and _candidates.get() == "bf16" and HAS_BF16:
+        return cpu_bf16
     if device == "cuda" and device not in BACKENDS:
         BACKENDS[device] = _cuda_backend()
     return BACKENDS.get(device, reference)
@@ -77,16 +112,68 @@ def encode_topk(
     k: int,
     dead: Bool[Tensor, " d_sae"] | None = None,
     k_aux: int = 0,
+    *,
+    absolute: bool = False,
 ) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
     """Return the largest pre-activations of every row of (x - centre) @ weight.T + bias, and their latents.
 
     The first k columns are the k largest, in no particular order. With `dead`, more columns follow: the largest among
     the dead latents of the same pre-activations, at most `k_aux` of them. Where fewer latents are dead a backend may
-    return fewer columns, or fill up with -inf, which a rectifier turns into an entry without effect.
+    return fewer columns, or fill up with -inf. With k = 0 there are the dead ones only. With `absolute` the k largest
+    are those furthest from zero, on either side.
 
     Gradients flow to all four tensors through the selected entries only. Indices are int32.
     """
-    return _EncodeTopK.apply(x, centre, weight, bias, k, dead, k_aux)  # type: ignore[return-value]
+
+    def select(centred: Tensor) -> Entries:
+        values, indices = backend_of(weight).select_topk(centred, weight, bias, k, dead, k_aux, absolute)
+        offsets = torch.arange(len(x) + 1, device=weight.device) * indices.shape[1]
+        return offsets, indices.reshape(-1), values.reshape(-1)
+
+    _, indices, values = _Encode.apply(select, x, centre, weight, bias)  # type: ignore[misc]
+    n = len(values) // max(len(x), 1) if len(x) else k
+    return values.view(len(x), n), indices.view(len(x), n)
+
+
+def encode_above(
+    x: Float[Tensor, "batch d_in"],
+    centre: Float[Tensor, " d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, "..."],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the pre-activations that are above a threshold, one per latent or one for all, in compressed rows.
+
+    Gradients flow to the four tensors before it through the selected entries only, none to the threshold.
+    """
+    return _Encode.apply(  # type: ignore[return-value]
+        lambda centred: backend_of(weight).select_above(centred, weight, bias, threshold), x, centre, weight, bias
+    )
+
+
+def encode_batch_topk(
+    x: Float[Tensor, "batch d_in"],
+    centre: Float[Tensor, " d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    n: int,
+    floor: Float[Tensor, ""],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the n largest positive pre-activations of the whole batch (fewer if fewer are positive).
+
+    Args:
+        x: vectors.
+        centre: subtracted from them.
+        weight: encoder rows.
+        bias: encoder bias.
+        n: entries in the whole batch.
+        floor: a guess from below at the n-th largest pre-activation; decides speed, not the result.
+
+    Gradients as for `encode_above`.
+    """
+    return _Encode.apply(  # type: ignore[return-value]
+        lambda centred: backend_of(weight).select_batch_topk(centred, weight, bias, n, floor), x, centre, weight, bias
+    )
 
 
 def decode(
@@ -99,39 +186,31 @@ def decode(
     return _Decode.apply(offsets, indices, values, weight)  # type: ignore[return-value]
 
 
-class _EncodeTopK(torch.autograd.Function):
+class _Encode(torch.autograd.Function):
     """Matrix product, selection, and a gradient that touches the selected entries alone."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        centre: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        k: int,
-        dead: Tensor | None,
-        k_aux: int,
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, select: Callable[[Tensor], Entries], x: Tensor, centre: Tensor, weight: Tensor, bias: Tensor
+    ) -> Entries:
         centred = x - centre
-        values, indices = backend_of(weight).select_topk(centred, weight, bias, k, dead, k_aux)
-        ctx.save_for_backward(centred, weight, indices)
-        ctx.mark_non_differentiable(indices)
-        return values, indices
+        offsets, indices, values = select(centred)
+        ctx.save_for_backward(centred, weight, offsets, indices)
+        ctx.mark_non_differentiable(offsets, indices)
+        return offsets, indices, values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        centred, weight, indices = ctx.saved_tensors
-        backend, (batch, n) = backend_of(weight), indices.shape
-        needs_x, _, needs_weight = ctx.needs_input_grad[:3]
-        offsets = torch.arange(batch + 1, device=indices.device) * n
-        entries, grad = indices.reshape(-1), grads[0].reshape(-1).contiguous()
+        centred, weight, offsets, entries = ctx.saved_tensors
+        backend, grad = backend_of(weight), grads[2].contiguous()
+        _, needs_x, _, needs_weight, _ = ctx.needs_input_grad
+        ones = centred.new_ones(len(centred), 1)
         grad_weight = backend.accumulate(offsets, entries, grad, centred, len(weight)) if needs_weight else None
-        grad_bias = backend.accumulate(offsets, entries, grad, centred.new_ones(batch, 1), len(weight)).squeeze(1)
+        grad_bias = backend.accumulate(offsets, entries, grad, ones, len(weight)).squeeze(1)
         grad_x = backend.decode(offsets, entries, grad, weight) if needs_x else None
         # The centre sees every row's gradient summed, and that sum already stands in the bias gradient.
-        return grad_x, -(grad_bias @ weight), grad_weight, grad_bias, None, None, None
+        return None, grad_x, -(grad_bias @ weight), grad_weight, grad_bias
 
 
 class _Decode(torch.autograd.Function):

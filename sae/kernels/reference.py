@@ -1,6 +1,7 @@
 """Every kernel in the plainest torch: codes are spread over all latents, and then it is matrix products.
 
-The oracle of the tests, and what runs on devices without a backend of their own. No operation waits for the device.
+The oracle of the tests, and what runs on devices without a backend of their own. Only operations whose result has no
+known size (`select_above`, `select_batch_topk`) wait for the device.
 Under autocast the products run in its precision and results return in the precision of the weights.
 """
 
@@ -16,15 +17,45 @@ def select_topk(
     k: int,
     dead: Bool[Tensor, " d_sae"] | None,
     k_aux: int,
+    absolute: bool = False,
 ) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
-    """Return values and latents of the k largest pre-activations, then of the k_aux largest among the dead."""
+    """Return values and latents of the k largest pre-activations, then of the k_aux largest among the dead.
+
+    With `absolute` the k largest are those furthest from zero, on either side.
+    """
     pre = x @ weight.T + bias
-    selected = [pre.topk(k)]
+    chosen = (pre.abs() if absolute else pre).topk(k).indices
+    selected = [(pre.gather(1, chosen), chosen)]
     if dead is not None:
         selected.append(pre.masked_fill(~dead, -torch.inf).topk(k_aux))
     values = torch.cat([values for values, _ in selected], 1)
     indices = torch.cat([indices for _, indices in selected], 1)
     return values.to(weight.dtype), indices.to(torch.int32)
+
+
+def select_above(
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, "..."],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the pre-activations above a threshold, one per latent or one for all, in compressed rows."""
+    pre = (x @ weight.T + bias).to(weight.dtype)
+    return _compressed(pre, pre > threshold)
+
+
+def select_batch_topk(
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    n: int,
+    floor: Float[Tensor, ""],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the n largest positive pre-activations of the whole batch, in compressed rows; needs no guess."""
+    pre = (x @ weight.T + bias).to(weight.dtype)
+    kept = torch.zeros_like(pre, dtype=torch.bool)
+    kept.view(-1)[pre.reshape(-1).topk(min(n, pre.numel())).indices] = True
+    return _compressed(pre, kept & (pre > 0))
 
 
 def decode(
@@ -56,6 +87,12 @@ def accumulate(
 ) -> Float[Tensor, "d_sae d_in"]:
     """Return codes.T @ vectors."""
     return (_dense(offsets, indices, values, d_sae).T @ vectors).to(vectors.dtype)
+
+
+def _compressed(pre: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    offsets = torch.zeros(len(pre) + 1, dtype=torch.int64, device=pre.device)
+    offsets[1:] = kept.sum(1).cumsum(0)
+    return offsets, kept.nonzero()[:, 1].to(torch.int32), pre[kept]
 
 
 def _rows(offsets: Tensor, indices: Tensor) -> Tensor:

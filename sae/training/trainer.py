@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
+from sae.kernels import interface as kernels
 from sae.tensors import Vectors
 from sae.training.config import TrainConfig
 from sae.training.dead import FiringCounts
@@ -23,11 +24,15 @@ class Trainer:
         dictionary: what is trained, on the run's device. It sees `x * scale`.
         config: resolved settings.
         scale: brings inputs to the expected norm sqrt(d_in).
+        target_scale: does the same for what a transcoder writes.
     """
 
-    def __init__(self, dictionary: Dictionary, config: TrainConfig, scale: float) -> None:
+    def __init__(
+        self, dictionary: Dictionary, config: TrainConfig, scale: float, target_scale: float | None = None
+    ) -> None:
         assert config.optimiser.lr is not None and config.dead_after_vectors is not None, "the config is not resolved"
         self.dictionary, self.config, self.scale = dictionary, config, scale
+        self.target_scale = scale if target_scale is None else target_scale
         self.peak_lr = config.optimiser.lr
         self.device = torch.device(config.device)
         self.parameters = [p for p in dictionary.parameters() if p.requires_grad]
@@ -41,22 +46,26 @@ class Trainer:
         """Learning rate of the last step."""
         return self.optimiser.param_groups[0]["lr"]
 
-    def step(self, x: Vectors) -> dict[str, Float[Tensor, ""]]:
+    def step(self, x: Vectors, target: Vectors | None = None) -> dict[str, Float[Tensor, ""]]:
         """Learn from one batch.
 
         Args:
             x: unscaled vectors, on the device.
+            target: unscaled vectors that a transcoder should write.
 
         Returns:
             Figures on the device: `loss`, its parts, `grad_norm` before clipping, and the sums over the batch
-            `squared_error` (of scaled vectors) and `n_fired`.
+            `squared_error` (of scaled, normalised vectors) and `n_fired`.
         """
         x = x * self.scale
+        target = None if target is None else target * self.target_scale
+        self.dictionary.schedule(self.n_steps_done / self.config.n_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak_lr * lr_factor(self.config.schedule, self.n_steps_done, self.config.n_steps)
         on_gpu = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu):
-            loss = self.dictionary.loss(x, self.firing.dead())
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu)
+        with autocast, kernels.candidates(self.config.candidates):
+            loss = self.dictionary.loss(x, self.firing.dead(), target)
         loss.total.backward()
         self.dictionary.after_backward()
         grad_norm = clip_gradients(self.parameters, self.config.optimiser.max_grad_norm)
@@ -67,7 +76,7 @@ class Trainer:
         self.n_steps_done += 1
         self.n_vectors_done += len(x)
         with torch.no_grad():
-            squared_error = torch.nn.functional.mse_loss(loss.x_hat.float(), x, reduction="sum")
+            squared_error = torch.nn.functional.mse_loss(loss.x_hat.float(), loss.target, reduction="sum")
         figures = {"loss": loss.total} | {f"loss_{name}": part for name, part in loss.parts.items()}
         return figures | {"grad_norm": grad_norm, "squared_error": squared_error, "n_fired": fired.sum()}
 

@@ -81,4 +81,4 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
     with pytest.raises(DictionaryError, match="1 rows"):
         Thresholded.neurons(vectors(1), torch.rand(4))
     with pytest.raises(DictionaryError, match="3 firing rates"):
-        directions(torch.rand(5)).calibrate(vectors(), torch.rand(3))
+        directions(torch.rand(5)).set_rates(vectors(), torch.rand(3))

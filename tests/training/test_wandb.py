@@ -71,6 +71,7 @@ def test_curves_config_histograms_and_the_dictionary_are_there(records: list[Any
     sent = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert sent["config"]["dictionary"] == {
         "kind": "topk", "d_sae": 48, "k": 4, "auxk_coefficient": 1 / 32, "k_aux": None,
+        "skip": False, "layer_norm": False,
     }  # fmt: skip
     assert sent["config"]["seed"] == 0
 

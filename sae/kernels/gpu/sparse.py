@@ -1,9 +1,9 @@
 """What follows selection on GPUs: sums of weighted table rows, each in a fixed order.
 
-`decode` sums rows of the decoder for every row of codes; `accumulate` sums vectors for every latent, after a stable sort
-of the entries by latent. Both are one kernel over segments of entries. A latent that fires in very many rows would keep
-one program busy long after the others, so its entries are cut into pieces of `PIECE`, which are summed on their own
-and then added up in their order. Sums are float32, or float64 where the table is.
+`decode` sums rows of the decoder for every row of codes; `accumulate` sums vectors for every latent, after a stable
+sort of the entries by latent. Both are one kernel over segments of entries. A latent that fires in very many rows would
+keep one program busy long after the others, so its entries are cut into pieces of `PIECE`, which are summed on their
+own and then added up in their order. Sums are float32, or float64 where the table is.
 
 Reads nnz rows of the table and writes every row of the result once; `accumulate` also 2 nnz / PIECE rows for pieces.
 """
