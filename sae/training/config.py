@@ -12,6 +12,7 @@ from sae.errors import ConfigError
 from sae.kernels.interface import Candidates
 from sae.log import WandbMode
 from sae.tensors import Kind
+from sae.training.normalisation import Normalisation
 from sae.training.optimiser import AdamConfig, default_lr
 from sae.training.schedules import ScheduleConfig
 
@@ -78,6 +79,11 @@ class TrainConfig:
     rows: RowsConfig = field(default_factory=RowsConfig)
     """Which rows of the store are trained on."""
 
+    normalisation: Normalisation = "expected_norm"
+    """What vectors go through before the dictionary sees them: "expected_norm" (one factor), "centre" (the mean
+    subtracted, one factor), "whiten" (covariance brought to the identity), "layer_norm" (each vector by itself) or
+    "none". All but "layer_norm", which stays in the dictionary, are folded into its weights when it is saved."""
+
     optimiser: AdamConfig = field(default_factory=AdamConfig)
     """What turns gradients into new parameters."""
 
@@ -120,6 +126,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} {value}: must be above 0.")
+        if self.dictionary.layer_norm and self.normalisation not in ("expected_norm", "layer_norm"):
+            raise ConfigError(f"normalisation {self.normalisation!r}: the dictionary's layer_norm replaces it.")
 
     def resolve(self, n_available: int) -> Self:
         """Fill in the defaults that depend on other settings or on the `n_available` vectors of the store.
@@ -130,8 +138,11 @@ class TrainConfig:
         n_vectors = max(n_vectors, 1)
         dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), 1))
         lr = self.optimiser.lr or default_lr(self.dictionary.d_sae)
+        layer_norm = self.dictionary.layer_norm or self.normalisation == "layer_norm"
         return dataclasses.replace(
             self,
+            dictionary=dataclasses.replace(self.dictionary, layer_norm=layer_norm),
+            normalisation="layer_norm" if layer_norm else self.normalisation,
             n_vectors=n_vectors,
             n_epochs=None,
             optimiser=dataclasses.replace(self.optimiser, lr=lr),

@@ -1,7 +1,8 @@
 """A training run from store to saved dictionary: order of vectors, checkpoints, metrics, stopping and resuming."""
 
+import dataclasses
 import logging
-import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae import config as settings
 from sae.activations.reader import ShuffledReader
@@ -20,10 +22,12 @@ from sae.errors import ConfigError, TrainingError
 from sae.log import MetricLog, progress
 from sae.training.checkpoint import Checkpoints
 from sae.training.config import FREE_TO_CHANGE, TrainConfig
+from sae.training.data import Side
 from sae.training.dead import rate_histogram
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
 from sae.training.prefetch import Prefetcher
+from sae.training.proof import Proof
 from sae.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -32,7 +36,10 @@ Probe = Callable[[Dictionary], dict[str, float]]
 """A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
 
 SAMPLE_VECTORS = 8192
-"""Vectors from which the initial parameters are set."""
+"""Vectors from which the initial parameters are set, and on which the saved dictionary is proven."""
+
+PROVEN_EARLY = 512
+"""Vectors on which folding is tried before training."""
 
 N_HISTOGRAMS = 20
 """Histograms of firing rates in a run, each over the vectors since the one before."""
@@ -68,7 +75,7 @@ class Run:
 
     def __init__(self, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
         self.vectors, self.config, self.probes = vectors, config, probes
-        self.scale = input_scale(vectors)
+        self.inputs = Side.of(vectors, config.normalisation)
         self.checkpoints = Checkpoints(config.out / "checkpoints")
         self.metrics: dict[str, float] = {}
         self.last_read = (0, 0.0)
@@ -87,13 +94,14 @@ class Run:
         if state is None:
             self._initialise(dictionary)
         else:
-            self.scale, self.metrics = state["scale"], state["metrics"]
-        self.trainer = Trainer(dictionary.to(config.device), config, self.scale)
+            self.metrics = state["metrics"]
+        self.trainer = Trainer(dictionary.to(config.device), config, self.inputs.normalise)
         reader = ShuffledReader(self.vectors, config.batch_vectors, seed=config.seed)
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
-        variance = float(self.vectors.statistics.variance.sum()) * self.scale**2
+        # What layer_norm makes of vectors only the dictionary knows.
+        variance = float(dictionary.variance) if config.dictionary.layer_norm else self.inputs.variance
         self.monitor = Monitor(config.log_every_steps, variance, self.trainer.device, self.trainer.n_steps_done)
         log_state = state["log"] if state else None
         with (
@@ -172,7 +180,6 @@ class Run:
                 "trainer": self.trainer.state_dict(),
                 "reader": self.batches.state,
                 "log": self.log.state_dict(),
-                "scale": self.scale,
                 "metrics": self.metrics,
             },
         )
@@ -197,27 +204,42 @@ class Run:
         )
 
     def _finish(self) -> Dictionary:
-        dictionary, folder = self._folded(), self.config.out / "dictionary"
+        """Save the dictionary for vectors as they are, once the saved file has been proven to do what was trained."""
+        folder, unproven = self.config.out / "dictionary", self.config.out / "dictionary.unproven"
         provenance = self.vectors.describe() | {
             "seed": self.config.seed,
-            "scale_folded": self.scale,
             "n_vectors_trained": self.trainer.n_vectors_done,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
-        io.save_dictionary(dictionary, folder, provenance)
-        self.log.artifact(folder, self.name, "dictionary", provenance)
+        io.save_dictionary(self._folded(), unproven, provenance)
+        dictionary = io.load_dictionary(unproven, self.trainer.device).requires_grad_(False)
+        proof = self._proof(dictionary, self._sample())
+        proof.check(str(unproven))
+        io.save_dictionary(dictionary, folder, {"proof": dataclasses.asdict(proof)})
+        shutil.rmtree(unproven)
+        self.log.artifact(folder, self.name, "dictionary", dictionary.provenance)
         logger.info("Dictionary saved in %s.", folder)
         return dictionary
 
     def _folded(self) -> Dictionary:
-        return self.trainer.dictionary.fold_scale(self.scale).eval().requires_grad_(False)
+        return self.trainer.dictionary.fold(self.inputs.normalise).eval().requires_grad_(False)
+
+    def _proof(self, folded: Dictionary, x: Tensor) -> Proof:
+        return Proof.of(self.trainer.dictionary, folded, self.trainer.normalise, None, x.to(self.trainer.device))
+
+    def _sample(self) -> Tensor:
+        """Return vectors in a random order of their own."""
+        n_sample = min(SAMPLE_VECTORS, len(self.vectors))
+        return next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed))
 
     def _initialise(self, dictionary: Dictionary) -> None:
-        """Set the initial parameters from vectors in a random order of their own."""
-        n_sample = min(SAMPLE_VECTORS, len(self.vectors))
-        sample = next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed))
-        dictionary.initialise(sample * self.scale, torch.Generator().manual_seed(self.config.seed))
+        """Set the initial parameters, and refuse early what could not be saved in the end."""
+        generator, normalise = torch.Generator().manual_seed(self.config.seed), self.inputs.normalise
+        sample = self._sample()
+        dictionary.initialise(normalise(sample), generator)
+        proof = Proof.of(dictionary, dictionary.fold(normalise), normalise, None, sample[:PROVEN_EARLY])
+        proof.check(self.config.dictionary.kind)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
@@ -261,18 +283,6 @@ def check_device(name: str) -> None:
     n_devices = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")
-
-
-def input_scale(vectors: Vectors) -> float:
-    """Return sqrt(d_in) / mean norm, the factor that brings vectors to the expected norm sqrt(d_in).
-
-    Raises:
-        TrainingError: the vectors are all zero or all the same.
-    """
-    statistics = vectors.statistics
-    if not statistics.mean_norm or not float(statistics.variance.sum()):
-        raise TrainingError(f"{vectors!r}: these vectors do not vary, so there is nothing to learn.")
-    return math.sqrt(vectors.d_in) / float(statistics.mean_norm)
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:
