@@ -1,6 +1,6 @@
 """What evaluation costs: the whole of it beside encoding once, and the Monosemanticity Score beside its definition.
 
-python scripts/bench_eval.py [--json FILE] [--threads 2] [--vectors 1000000]
+python -m scripts.bench_eval [--json FILE] [--threads 2] [--vectors 1000000]
 
 The whole evaluation is the default one, with every control that needs no training, of a dictionary of 16,384 latents on
 the vectors of configs/harvest-stdlib-1l.yaml, which are harvested first if need be. The subject is not run.
@@ -8,14 +8,10 @@ the vectors of configs/harvest-stdlib-1l.yaml, which are harvested first if need
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,6 +23,8 @@ from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.evaluate import evaluate
 from sae.evaluation.responses import SparseResponses
 from sae.evaluation.similarity import Similarity, mean_cosine
+from scripts import bench
+from scripts.bench import Figure, timed
 
 STORE, HOOKPOINT, CHUNK = Path("runs/stdlib-1l/store"), "blocks.0.mlp.hook_post", 1024
 N_ITEMS, N_UNITS, N_FEATURES, L0 = 50_000, 16_384, 512, 32
@@ -34,7 +32,7 @@ LOOP_ITEMS = 200
 TARGET_SECONDS, TARGET_GB = 60.0, 2.0
 
 
-def bench_evaluation(n_vectors: int, threads: int) -> list[dict[str, Any]]:
+def bench_evaluation(n_vectors: int, threads: int) -> list[Figure]:
     """Evaluate in a process of its own, so that its memory is known; encode the same vectors before and after."""
     if not (STORE / "config.yaml").is_file():
         subprocess.run([sys.executable, "-m", "sae.cli", "harvest", "configs/harvest-stdlib-1l.yaml"], check=True)
@@ -47,22 +45,17 @@ def bench_evaluation(n_vectors: int, threads: int) -> list[dict[str, Any]]:
             with torch.no_grad():
                 dictionary.encode(vectors.read(start, min(start + CHUNK, n_vectors)))
 
-    before = timed(encode)
-    words = [sys.executable, __file__, "--evaluate", str(n_vectors), "--threads", str(threads)]
-    seconds, gigabytes = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-    encoding = (before + timed(encode)) / 2
+    before = timed(encode).clock
+    words = ["-m", "scripts.bench_eval", "--evaluate", str(n_vectors), "--threads", str(threads)]
+    done = subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True)
+    seconds, gigabytes = json.loads(done.stdout)
+    encoding = (before + timed(encode).clock) / 2
     return [
-        {"name": "evaluation/vectors", "value": n_vectors, "unit": "vectors", "better": "higher", "target": None},
-        {"name": "evaluation/encoding", "value": encoding, "unit": "s", "better": "lower", "target": None},
-        {"name": "evaluation/whole", "value": seconds, "unit": "s", "better": "lower", "target": None},
-        {
-            "name": "evaluation/over_encoding",
-            "value": seconds / encoding,
-            "unit": "x",
-            "better": "lower",
-            "target": 3.0,
-        },
-        {"name": "evaluation/peak_memory", "value": gigabytes, "unit": "GB", "better": "lower", "target": TARGET_GB},
+        Figure("evaluation/vectors", n_vectors, "vectors", "neither"),
+        Figure("evaluation/encoding", encoding, "s"),
+        Figure("evaluation/whole", seconds, "s"),
+        Figure("evaluation/over_encoding", seconds / encoding, "x", target=3.0),
+        Figure("evaluation/peak_memory", gigabytes, "GB", target=TARGET_GB),
     ]
 
 
@@ -81,11 +74,11 @@ def evaluate_alone(n_vectors: int) -> None:
     _, inputs = cli.open_harvested(harvested)
     dictionary = drawn_dictionary(store.vectors(HOOKPOINT, TRAINING_KINDS))
     settings = EvaluateConfig(dictionary="drawn", store=STORE, out=STORE, n_vectors=n_vectors, trained_controls={})
-    seconds = timed(lambda: evaluate(dictionary, store, settings, None, inputs))
+    seconds = timed(lambda: evaluate(dictionary, store, settings, None, inputs)).clock
     print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
 
 
-def bench_monosemanticity() -> list[dict[str, Any]]:
+def bench_monosemanticity() -> list[Figure]:
     """Score 16k latents on 50k images, L0 32, in an embedding of width 512.
 
     The loop is O(items^2 units): it runs over all units but few items, and its time is extrapolated by their square.
@@ -93,22 +86,24 @@ def bench_monosemanticity() -> list[dict[str, Any]]:
     """
     responses, similarity = _drawn(N_ITEMS, N_UNITS, L0), _embedding(N_ITEMS)
     similarity.baseline  # noqa: B018  (computed once, for every dictionary)
-    seconds = timed(lambda: mean_cosine(responses, similarity))
+    seconds = timed(lambda: mean_cosine(responses, similarity)).clock
     few, their = _drawn(LOOP_ITEMS, N_UNITS, L0), _embedding(LOOP_ITEMS)
     dense = torch.cat([block for _, block in few.blocks()], 1)
     dense /= dense.amax(0).clamp(min=1e-12)
     looped: list[torch.Tensor] = []
-    loop_seconds = timed(lambda: looped.append(_by_pairs(dense, their.embedding)))
+    loop_seconds = timed(lambda: looped.append(_by_pairs(dense, their.embedding))).clock
     off = float((looped[0] - mean_cosine(few, their)).abs().nan_to_num(0).max())
     assert off < 1e-4, off
     loop_seconds *= (N_ITEMS / LOOP_ITEMS) ** 2
     floor = _multiplications_per_second()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    name = "evaluation/monosemanticity"
     return [
-        figure("seconds", seconds, "s", TARGET_SECONDS),
-        figure("peak_memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB", TARGET_GB),
-        figure("loop_over_pairs_extrapolated", loop_seconds / 3600, "h"),
-        figure("faster_than_loop", loop_seconds / seconds, "x", better="higher"),
-        figure("over_arithmetic_floor", seconds / (N_ITEMS * L0 * N_FEATURES / floor), "x"),
+        Figure(f"{name}_seconds", seconds, "s", target=TARGET_SECONDS),
+        Figure(f"{name}_peak_memory", peak, "GB", target=TARGET_GB),
+        Figure(f"{name}_loop_over_pairs_extrapolated", loop_seconds / 3600, "h", "neither"),
+        Figure(f"{name}_faster_than_loop", loop_seconds / seconds, "x", "higher"),
+        Figure(f"{name}_over_arithmetic_floor", seconds / (N_ITEMS * L0 * N_FEATURES / floor), "x"),
     ]
 
 
@@ -144,26 +139,11 @@ def _by_pairs(activations: torch.Tensor, embedding: torch.Tensor) -> torch.Tenso
 
 def _multiplications_per_second(size: int = 2048) -> float:
     one = torch.rand(size, size, dtype=torch.float64)
-    return size**3 / min(timed(lambda: one @ one) for _ in range(3))
-
-
-def timed(run: Callable[[], Any]) -> float:
-    """Return seconds on the clock."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def figure(name: str, value: float, unit: str, target: float | None = None, better: str = "lower") -> dict[str, Any]:
-    """Return one row of the figures."""
-    name = f"evaluation/monosemanticity_{name}"
-    return {"name": name, "value": value, "unit": unit, "better": better, "target": target}
+    return size**3 / min(timed(lambda: one @ one).clock for _ in range(3))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser = bench.parser(__doc__)
     parser.add_argument("--vectors", type=int, default=1_000_000, help="at most this many for the whole evaluation")
     parser.add_argument("--evaluate", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -171,12 +151,7 @@ def main() -> None:
     if options.evaluate:
         evaluate_alone(options.evaluate)
         return
-    figures = bench_evaluation(options.vectors, options.threads) + bench_monosemanticity()
-    for row in figures:
-        goal = f"  (target {row['target']})" if row["target"] else ""
-        print(f"{row['name']:52} {row['value']:12.3f} {row['unit']}{goal}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    bench.publish(bench_evaluation(options.vectors, options.threads) + bench_monosemanticity(), options.json)
 
 
 if __name__ == "__main__":

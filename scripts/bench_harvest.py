@@ -4,17 +4,14 @@ A local GPT-2 with random weights (4 layers, 256 wide) is read at two hookpoints
 Every figure is the median over rounds in which the contenders take turns, as a ratio to the bare Hugging Face forward
 pass cut behind the same layer. Hashing and fsync are included.
 
-    python scripts/bench_harvest.py [--json FILE] [--rounds 7] [--examples 512] [--threads 2]
+    python -m scripts.bench_harvest [--json FILE] [--rounds 7] [--examples 512] [--threads 2]
 """
 
-import argparse
 import hashlib
-import json
 import os
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,8 @@ from sae.activations.store import ActivationStore
 from sae.activations.verify import verify
 from sae.subjects.load import load
 from sae.tensors import Batch
+from scripts import bench
+from scripts.bench import Figure, Seconds
 
 LAYER, LENGTH, BATCH, SHARD = 2, 128, 16, 128
 HOOKPOINTS = (f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post")
@@ -93,14 +92,7 @@ def forward_and_save(body: torch.nn.Module, inputs: RandomTokens, out: Path) -> 
     handle.remove()
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, float]:
-    """Return seconds on the clock and seconds of processor time, over all threads."""
-    started, worked = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - started, time.process_time() - worked
-
-
-def measure(folder: Path, rounds: int, n_examples: int) -> dict[str, list[tuple[float, float]]]:
+def measure(folder: Path, rounds: int, n_examples: int) -> dict[str, list[Seconds]]:
     body = cut(build_model(folder / "model"))
     subject = load(f"language:{folder / 'model'}")
     inputs = RandomTokens(n_examples, 4096)
@@ -119,11 +111,11 @@ def measure(folder: Path, rounds: int, n_examples: int) -> dict[str, list[tuple[
         "plain_write": lambda: forward_and_save(body, inputs, out),
         "harvest": lambda: harvest(subject, inputs, config),
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    times: dict[str, list[Seconds]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run in contenders.items():
             out.mkdir(exist_ok=True)
-            seconds = timed(run)
+            seconds = bench.timed(run)
             if number:  # the first round warms up
                 times[name].append(seconds)
             if name != "harvest" or number < rounds:
@@ -136,39 +128,38 @@ def read_rate(store: ActivationStore, n_batches: int = 50) -> float:
     vectors = store.vectors(HOOKPOINTS[1])
     reader = ShuffledReader(vectors, batch_vectors=4096, seed=0)
     next(reader)
-    seconds, _ = timed(lambda: [next(reader) for _ in range(n_batches)])
-    return n_batches * 4096 * vectors.d_in * vectors.dtype.itemsize / seconds / 1e9
+    seconds = bench.timed(lambda: [next(reader) for _ in range(n_batches)])
+    return n_batches * 4096 * vectors.d_in * vectors.dtype.itemsize / seconds.clock / 1e9
+
+
+def over_bare(times: dict[str, list[Seconds]]) -> list[Figure]:
+    """Return the median ratios to the bare forward pass of the same round, on the clock and in processor time."""
+    figures = []
+    for name in [name for name in times if name != "bare"]:
+        rounds = list(zip(times[name], times["bare"], strict=True))
+        clock = statistics.median(one.clock / bare.clock for one, bare in rounds)
+        processor = statistics.median(one.processor / bare.processor for one, bare in rounds)
+        figures.append(Figure(f"harvest/{name}_over_bare", clock, "x", target=TARGET if name == "harvest" else None))
+        figures.append(Figure(f"harvest/{name}_over_bare_processor", processor, "x"))
+    return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser = bench.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--examples", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         times = measure(Path(folder), options.rounds, options.examples)
         rate = read_rate(verify(Path(folder) / "out"))
-    bare = times["bare"]
-    figures: list[dict[str, Any]] = []
-    for name, seconds in times.items():
-        if name != "bare":
-            for clock, suffix in enumerate(("", "_processor")):
-                ratio = statistics.median(a[clock] / b[clock] for a, b in zip(seconds, bare, strict=True))
-                target = TARGET if name == "harvest" and not suffix else None
-                figure = {"name": f"harvest/{name}_over_bare{suffix}", "value": ratio, "unit": "x", "better": "lower"}
-                figures.append(figure | {"target": target})
-    tokens = options.examples * LENGTH / statistics.median(clock for clock, _ in times["harvest"])
-    figures.append({"name": "harvest/tokens_per_second", "value": tokens, "unit": "1/s", "better": "higher"})
-    figures.append({"name": "harvest/shuffled_read", "value": rate, "unit": "GB/s", "better": "higher"})
-    for figure in figures:
-        figure.setdefault("target", None)
-        goal = f"  (target {figure['target']})" if figure["target"] else ""
-        print(f"{figure['name']:32} {figure['value']:10.3f} {figure['unit']}{goal}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    tokens = options.examples * LENGTH / statistics.median(seconds.clock for seconds in times["harvest"])
+    figures = [
+        *over_bare(times),
+        Figure("harvest/tokens_per_second", tokens, "1/s", "higher"),
+        Figure("harvest/shuffled_read", rate, "GB/s", "higher"),
+    ]
+    bench.publish(figures, options.json)
 
 
 if __name__ == "__main__":

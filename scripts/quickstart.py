@@ -1,6 +1,5 @@
 """What scripts/quickstart.sh runs: `sae` commands one after another, in one process so that libraries load once."""
 
-import json
 import shutil
 import sys
 import time
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sae import cli
-from sae.evaluation.metric import Score
 from sae.evaluation.pictures import controls_picture, label_scatter
 from sae.evaluation.report import Report
-from scripts import pentagon
+from scripts import bench, pentagon
+from scripts.bench import Figure
 
 OUT = Path("runs/quickstart")
 TARGETS = {"ce_recovered": 0.9, "dead_fraction": 0.05}
@@ -82,15 +81,13 @@ def look(name: str, report: Report) -> None:
     print(f"            {controls_picture(report, COMPARED, out / 'controls')}")
 
 
-def figure(name: str, score: Score) -> dict[str, object]:
-    better = "lower" if score.better == "lower" else "higher"
-    return {
-        "name": f"{name}/{score.name}",
-        "value": score.value,
-        "unit": score.unit,
-        "better": better,
-        "target": TARGETS.get(score.name),
-    }
+def figures_of(name: str, report: Report) -> list[Figure]:
+    """Return the scores of a report that tell how the job went."""
+    scores = [report[score] for score in CHOSEN if score in report]
+    return [
+        Figure(f"{name}/{score.name}", score.value, score.unit, score.better, TARGETS.get(score.name))
+        for score in scores
+    ]
 
 
 def main() -> None:
@@ -111,14 +108,12 @@ def main() -> None:
     print("\n== 3. What came out")
     for name, report in reports.items():
         look(name, report)
-    figures = [figure(name, report[score]) for name, report in reports.items() for score in CHOSEN if score in report]
-    figures.append(
-        {"name": "pentagon/smallest_cosine", "value": cosine, "unit": "cosine", "better": "higher", "target": 0.98}
-    )
-    seconds = time.monotonic() - started
-    figures.append({"name": "quickstart", "value": seconds, "unit": "seconds", "better": "lower", "target": 360})
-    (OUT / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"\nfigures     {OUT / 'figures.json'}   ({seconds:.0f} seconds in all)")
+    print("\n== 4. Figures")
+    figures = [figure for name, report in reports.items() for figure in figures_of(name, report)]
+    figures.append(Figure("pentagon/smallest_cosine", cosine, "cosine", "higher", 0.98))
+    figures.append(Figure("quickstart", time.monotonic() - started, "seconds", "lower", 360))
+    bench.publish(figures, OUT / "figures.json")
+    print(f"\nfigures     {OUT / 'figures.json'}")
     print("Next: docs/analysis.md, or  sae show builtin:stdlib-1l/blocks.0.mlp.hook_post 1981")
 
 

@@ -7,6 +7,7 @@ of threads.
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -47,7 +48,7 @@ def select_topk(
     for block, pre in _pre_blocks(x, weight, bias):
         values[block, :k], indices[block, :k] = _furthest(pre, k) if absolute else _largest(pre, k)
         if k_aux:
-            values[block, k:], chosen = pre.index_select(1, among).topk(k_aux, sorted=False)
+            values[block, k:], chosen = _largest(pre.index_select(1, among), k_aux)
             indices[block, k:] = among[chosen].to(torch.int32)
     return values, indices
 
@@ -134,6 +135,9 @@ def accumulate(
     d_sae: int,
 ) -> Float[Tensor, "d_sae d_in"]:
     """Sum, for every latent, the weighted vectors of the rows it is active in: decode with the codes transposed."""
+    if vectors.shape[1] == 1:  # one number per row needs no order; one thread adds them up
+        weighted = values * vectors[_rows(offsets, indices).long(), 0]
+        return values.new_zeros(d_sae).index_add_(0, indices, weighted)[:, None]
     order = indices.sort(stable=True).indices
     transposed_offsets = indices.new_zeros(d_sae + 1)
     transposed_offsets[1:] = indices.bincount(minlength=d_sae).cumsum(0)
@@ -149,13 +153,22 @@ def _largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     batch, width = pre.shape
     if width % GROUP or k * GROUP**2 > width:
-        values, columns = pre.topk(k, sorted=False)
-        return values, columns
+        return _partitioned(pre, k)
     n_groups = width // GROUP
     groups = pre.view(batch, GROUP, n_groups).amax(1).topk(k, sorted=False).indices
     columns = (groups[:, None] + torch.arange(0, width, n_groups)[:, None]).view(batch, GROUP * k)
     values, chosen = pre.gather(1, columns).topk(k, sorted=False)
     return values, columns.gather(1, chosen)
+
+
+def _partitioned(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As `_largest`, where k is a large share of the row: numpy's vectorised partition takes half of topk's time."""
+    if pre.dtype != torch.float32 or k == pre.shape[1]:
+        values, columns = pre.topk(k, sorted=False)
+        return values, columns
+    first = pre.shape[1] - k
+    columns = torch.from_numpy(np.argpartition(pre.numpy(), first, axis=1)[:, first:].copy())
+    return pre.gather(1, columns), columns
 
 
 def _furthest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
