@@ -157,6 +157,11 @@ class Vectors:
         return f"Vectors({self.hookpoint.name}, {len(self):,} x {self.d_in} {self.store.manifest.dtype})"
 
     @property
+    def parts(self) -> "tuple[Vectors, ...]":
+        """The single hookpoints whose vectors these are; here it is one."""
+        return (self,)
+
+    @property
     def d_in(self) -> int:
         """Width of a vector."""
         return self.hookpoint.d_in

@@ -195,8 +195,16 @@ class Dictionary(Foldable, ABC):
         """Set what moves over a run; called before every step with the share of steps done, in [0, 1)."""
 
     def calibrate(self, chunks: Iterable[Vectors]) -> dict[str, float]:
-        """Set what a trained dictionary needs for use from held-out vectors, as it was trained on; return figures."""
+        """Set what a trained dictionary needs for use from held-out vectors, as it was trained on; return figures.
+
+        Figures whose name starts with "threshold" are in the units of codes.
+        """
         return {}
+
+    @classmethod
+    def is_calibrated(cls) -> bool:
+        """Whether `calibrate` has something to set."""
+        return cls.calibrate is not Dictionary.calibrate
 
     @torch.no_grad()
     def initialise(

@@ -5,16 +5,14 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sae import config as settings
-from sae.activations.reader import ShuffledReader
-from sae.activations.store import ActivationStore, Vectors
+from sae.activations.store import ActivationStore
 from sae.dictionaries import io
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
@@ -22,7 +20,7 @@ from sae.errors import ConfigError, TrainingError
 from sae.log import MetricLog, progress
 from sae.training.checkpoint import Checkpoints
 from sae.training.config import FREE_TO_CHANGE, TrainConfig
-from sae.training.data import Side
+from sae.training.data import Data, Selected
 from sae.training.dead import rate_histogram
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
@@ -46,36 +44,42 @@ N_HISTOGRAMS = 20
 
 
 def train(
-    store: ActivationStore, config: TrainConfig, *, probes: Mapping[str, Probe] | None = None, resume: bool = False
+    store: ActivationStore | Sequence[ActivationStore],
+    config: TrainConfig,
+    *,
+    probes: Mapping[str, Probe] | None = None,
+    resume: bool = False,
 ) -> Dictionary:
-    """Train a dictionary on one hookpoint of a store and save it in `config.out`.
+    """Train a dictionary on a hookpoint of a store, or on several, and save it in `config.out`.
 
     Args:
-        store: where the vectors are.
+        store: where the vectors are; as many as `config.store` names.
         config: settings of the run.
         probes: evaluations run every `probe_every_steps` steps; their figures are logged as `NAME/FIGURE`.
         resume: continue from the newest checkpoint in `config.out`. On the CPU the run ends with the same bytes as
             one that was never stopped.
 
     Returns:
-        The dictionary for unscaled vectors, as it was saved in `OUT/dictionary/`.
+        The dictionary for vectors as they are, as it was saved in `OUT/dictionary/`.
 
     Raises:
         ConfigError: a setting cannot be used, or differs from those of the run to resume.
-        TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run.
+        TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run; or the
+            dictionary that was saved does something else than the trained one.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
     check_device(config.device)
-    vectors = config.rows.select(store, config.hookpoint)
-    return Run(vectors, config.resolve(len(vectors)), probes or {}).fit(resume)
+    selected = Selected.of([store] if isinstance(store, ActivationStore) else store, config)
+    config = config.resolve(len(selected))
+    return Run(Data.of(selected, config), config, probes or {}).fit(resume)
 
 
 class Run:
     """One training run: what surrounds the steps of a `Trainer`."""
 
-    def __init__(self, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
-        self.vectors, self.config, self.probes = vectors, config, probes
-        self.inputs = Side.of(vectors, config.normalisation)
+    def __init__(self, data: Data, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
+        self.data, self.config, self.probes = data, config, probes
+        self.maps = [side.normalise for side in data.sides]
         self.checkpoints = Checkpoints(config.out / "checkpoints")
         self.metrics: dict[str, float] = {}
         self.last_read = (0, 0.0)
@@ -88,20 +92,21 @@ class Run:
         state = self._load() if resume else None
         self._write_config()
         torch.manual_seed(config.seed)
-        dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
+        widths = [side.vectors.d_in for side in self.data.sides]
+        dictionary = make_dictionary(config.dictionary, *widths)
         if not any(parameter.requires_grad for parameter in dictionary.parameters()):
             raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control that is not trained.")
         if state is None:
             self._initialise(dictionary)
         else:
             self.metrics = state["metrics"]
-        self.trainer = Trainer(dictionary.to(config.device), config, self.inputs.normalise)
-        reader = ShuffledReader(self.vectors, config.batch_vectors, seed=config.seed)
+        self.trainer = Trainer(dictionary.to(config.device), config, *self.maps)
+        reader = self.data.reader(config.batch_vectors, config.seed)
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
         # What layer_norm makes of vectors only the dictionary knows.
-        variance = float(dictionary.variance) if config.dictionary.layer_norm else self.inputs.variance
+        variance = float(dictionary.variance) if config.dictionary.layer_norm else self.data.written.variance
         self.monitor = Monitor(config.log_every_steps, variance, self.trainer.device, self.trainer.n_steps_done)
         log_state = state["log"] if state else None
         with (
@@ -118,15 +123,16 @@ class Run:
     @property
     def name(self) -> str:
         """What the run is called in logs."""
-        return f"{self.config.dictionary.kind} {self.config.hookpoint}"
+        targets = " -> " + " + ".join(self.config.target_hookpoints) if self.config.target_hookpoints else ""
+        return f"{self.config.dictionary.kind} {' + '.join(self.config.hookpoints)}{targets}"
 
     def _steps(self, stop: StopRequest) -> None:
         config, n_steps = self.config, self.config.n_steps
         self.last_read = (self.trainer.n_vectors_done, time.monotonic())
         while self.trainer.n_steps_done < n_steps:
-            x = next(self.batches)
-            self.monitor.add(self.trainer.step(x), len(x))
-            self.bar.advance(len(x))
+            batch = next(self.batches)
+            self.monitor.add(self.trainer.step(*batch), len(batch[0]))
+            self.bar.advance(len(batch[0]))
             step = self.trainer.n_steps_done
             self._report(self.monitor.read(wait=False))
             if step % config.log_every_steps == 0:
@@ -195,7 +201,7 @@ class Run:
 
     def _diverged(self, step: int) -> None:
         first = step * self.config.batch_vectors
-        epoch, row = divmod(first, len(self.vectors))
+        epoch, row = divmod(first, len(self.data))
         raise TrainingError(
             f"{self.config.out}: the run diverged in step {step:,}: a figure is not finite, or FVU is above "
             f"{DIVERGED_FVU:g}. Its batch starts at vector {row:,} of pass {epoch} in the order of seed "
@@ -206,15 +212,18 @@ class Run:
     def _finish(self) -> Dictionary:
         """Save the dictionary for vectors as they are, once the saved file has been proven to do what was trained."""
         folder, unproven = self.config.out / "dictionary", self.config.out / "dictionary.unproven"
-        provenance = self.vectors.describe() | {
+        provenance = self.data.describe() | {
             "seed": self.config.seed,
             "n_vectors_trained": self.trainer.n_vectors_done,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
+        if figures := self._calibrate():
+            provenance["calibration"] = figures
         io.save_dictionary(self._folded(), unproven, provenance)
         dictionary = io.load_dictionary(unproven, self.trainer.device).requires_grad_(False)
-        proof = self._proof(dictionary, self._sample())
+        x = self.data.sample(SAMPLE_VECTORS, self.config.seed)[0].to(self.trainer.device)
+        proof = Proof.of(self.trainer.dictionary, dictionary, self.trainer.maps, x)
         proof.check(str(unproven))
         io.save_dictionary(dictionary, folder, {"proof": dataclasses.asdict(proof)})
         shutil.rmtree(unproven)
@@ -222,29 +231,35 @@ class Run:
         logger.info("Dictionary saved in %s.", folder)
         return dictionary
 
+    def _calibrate(self) -> dict[str, float]:
+        """Set what use needs from vectors that were held out; returns figures as they are in the saved dictionary."""
+        if not self.config.calibration_vectors:
+            return {}
+        chunks = [self.trainer.maps[0](x.to(self.trainer.device)) for x in self.data.calibration_chunks()]
+        found = self.trainer.dictionary.calibrate(chunks)
+        if not found:
+            return {}
+        unit = self.maps[-1].unit
+        figures = {name: value * unit if name.startswith("threshold") else value for name, value in found.items()}
+        self.log.write(self.trainer.n_steps_done, {f"calibration/{name}": value for name, value in figures.items()})
+        return figures | {"n_vectors": sum(map(len, chunks))}
+
     def _folded(self) -> Dictionary:
-        return self.trainer.dictionary.fold(self.inputs.normalise).eval().requires_grad_(False)
-
-    def _proof(self, folded: Dictionary, x: Tensor) -> Proof:
-        return Proof.of(self.trainer.dictionary, folded, self.trainer.normalise, None, x.to(self.trainer.device))
-
-    def _sample(self) -> Tensor:
-        """Return vectors in a random order of their own."""
-        n_sample = min(SAMPLE_VECTORS, len(self.vectors))
-        return next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed))
+        return self.trainer.dictionary.fold(*self.maps).eval().requires_grad_(False)
 
     def _initialise(self, dictionary: Dictionary) -> None:
         """Set the initial parameters, and refuse early what could not be saved in the end."""
-        generator, normalise = torch.Generator().manual_seed(self.config.seed), self.inputs.normalise
-        sample = self._sample()
-        dictionary.initialise(normalise(sample), generator)
-        proof = Proof.of(dictionary, dictionary.fold(normalise), normalise, None, sample[:PROVEN_EARLY])
+        sample = self.data.sample(SAMPLE_VECTORS, self.config.seed)
+        x, *target = (normalise(part) for normalise, part in zip(self.maps, sample, strict=True))
+        dictionary.initialise(x, torch.Generator().manual_seed(self.config.seed), *target)
+        proof = Proof.of(dictionary, dictionary.fold(*self.maps), self.maps, sample[0][:PROVEN_EARLY])
         proof.check(self.config.dictionary.kind)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
         config = {key: value for key, value in settings.encode(self.config).items() if key not in FREE_TO_CHANGE}
-        return {"store": self.vectors.store.hash, "config": config}
+        stores = [site["store"] for side in self.data.sides for site in side.sites]
+        return {"store": stores, "config": config}
 
     def _load(self) -> dict[str, Any]:
         state = self.checkpoints.load()

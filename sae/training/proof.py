@@ -1,5 +1,6 @@
 """Proof that a saved dictionary does what the trained one did, on real vectors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,9 +32,9 @@ class Proof:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, trained: Dictionary, folded: Dictionary, inputs: Affine, outputs: Affine | None, x: Vectors) -> "Proof":
-        """Compare a dictionary trained behind maps with the one that takes vectors as they are."""
-        outputs = inputs if outputs is None else outputs
+    def of(cls, trained: Dictionary, folded: Dictionary, maps: Sequence[Affine], x: Vectors) -> "Proof":
+        """Compare a dictionary trained behind maps, of inputs and maybe of targets, with its folded form."""
+        inputs, outputs = maps[0], maps[-1]
         norms: list[Tensor] = []
         for part in x.split(_ROWS):
             z = inputs(part)

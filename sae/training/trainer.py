@@ -34,8 +34,7 @@ class Trainer:
         assert config.optimiser.lr is not None and config.dead_after_vectors is not None, "the config is not resolved"
         self.dictionary, self.config = dictionary, config
         self.device = torch.device(config.device)
-        self.normalise = normalise.to(self.device)
-        self.normalise_target = self.normalise if normalise_target is None else normalise_target.to(self.device)
+        self.maps = [mapping.to(self.device) for mapping in (normalise, normalise_target) if mapping is not None]
         self.peak_lr = config.optimiser.lr
         self.parameters = [p for p in dictionary.parameters() if p.requires_grad]
         self.optimiser = make_optimiser(self.parameters, config.optimiser)
@@ -59,8 +58,8 @@ class Trainer:
             Figures on the device: `loss`, its parts, `grad_norm` before clipping, and the sums over the batch
             `squared_error` (of normalised vectors) and `n_fired`.
         """
-        x = self.normalise(x)
-        target = None if target is None else self.normalise_target(target)
+        x = self.maps[0](x)
+        target = None if target is None else self.maps[-1](target)
         self.dictionary.schedule(self.n_steps_done / self.config.n_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak_lr * lr_factor(self.config.schedule, self.n_steps_done, self.config.n_steps)
