@@ -21,9 +21,9 @@ from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
 from sae.evaluation.dissection import Masks
 from sae.evaluation.families import Ground, details, has_facets, measure
 from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
+from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
 from sae.evaluation.metric import Measured
-from sae.evaluation.multimodality import modality_scores
 from sae.evaluation.pairs import pair_sample
 from sae.evaluation.patterns import Patterns
 from sae.evaluation.relations import related_labels
