@@ -45,8 +45,16 @@ def text_scores(
         units: on a sample with facets.
         image_embedding: of every item of the sample, in the joint space.
         text_embedding: of every concept, in the order of the sample's `label_names["concept"]`.
+
+    Raises:
+        EvaluationError: an embedding is not finite, or the texts are not those of the concepts.
     """
     facets = Facets(units)
+    if not (image_embedding.isfinite().all() and text_embedding.isfinite().all()):
+        raise EvaluationError("text_agreement: the joint space holds NaN or infinite values.")
+    n_concepts = len(facets.shown.concept_names)
+    if len(text_embedding) != n_concepts:
+        raise EvaluationError(f"text_agreement: {len(text_embedding)} texts for {n_concepts} concepts.")
     if not (facets.concept >= 0).any():
         return []
     return [text_agreement(units, facets, image_embedding, text_embedding)]
