@@ -89,7 +89,9 @@ def label_phi(found: Detection) -> Float[Tensor, " labels"]:
     return found.phi[found.match_phi.argmax(0), _numbers(found.unit)]
 
 
-@item_metric("label_average_precision", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+@item_metric(
+    "label_average_precision", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True, version=2
+)
 def label_average_precision(found: Detection) -> Float[Tensor, " labels"]:
     """Mean over labels of the held-out average precision of the unit that finds the label most precisely.
 

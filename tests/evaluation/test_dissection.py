@@ -14,6 +14,7 @@ from sae.evaluation.dissection import (
     DETECTOR,
     Masks,
     Overlap,
+    dissected_share,
     dissection_iou,
     dissection_iou_equal,
     dissection_scores,
@@ -114,6 +115,8 @@ def test_cells_give_the_overlap_of_pixels(n_before: int) -> None:
     for unit in range(5):
         top = max(range(len(masks.names)), key=lambda label: (on_match[unit][label], -label))
         assert float(unit_iou(overlap).values[unit]) == pytest.approx(scored[unit][top], abs=1e-6)
+    per_unit = unit_iou(overlap)
+    assert dissected_share(per_unit).values.tolist() == [float(iou > 0.04) for iou in per_unit.values.tolist()]
     assert dissection_iou_equal(overlap, 99).values.tolist() == pytest.approx(dissection_iou(overlap).values.tolist())
 
 
