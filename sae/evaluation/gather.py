@@ -12,6 +12,7 @@ from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
+from sae.evaluation.belonging import check_labels
 from sae.evaluation.metric import Accumulator, Metric, Score
 from sae.evaluation.sample import Sample, halves
 from sae.evaluation.splicing import trained_rows
@@ -81,7 +82,7 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
     """Take the first whole examples, about `n_vectors` rows, with the labels of their items.
 
     Raises:
-        EvaluationError: too few examples to split, or labels of an unexpected shape.
+        EvaluationError: too few examples to split, or labels that are missing or of an unexpected shape.
     """
     _, rows = next(vectors.whole_examples(n_vectors))
     distinct = torch.unique_consecutive(rows.example)
@@ -92,11 +93,8 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         )
     first, last = int(distinct[0]), int(distinct[-1])
     labels = inputs.labels(first, last + 1)
-    per_example = {family: values.ndim == 1 for family, values in labels.items()}
-    if len(set(per_example.values())) != 1:
-        shapes = {family: list(values.shape) for family, values in labels.items()}
-        raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
-    pooled = all(per_example.values())
+    check_labels(labels, inputs, last + 1 - first, int(rows.position.max()) + 1)
+    pooled = all(values.ndim == 1 for values in labels.values())
     if pooled:
         shown = (distinct - first).numpy()
         factors = {family: values[shown] for family, values in labels.items()}
