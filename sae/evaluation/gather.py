@@ -12,7 +12,7 @@ from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
 from sae.evaluation.metric import Accumulator, Metric, Score
-from sae.evaluation.sample import Sample, halves
+from sae.evaluation.sample import Sample, Units, halves
 from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
@@ -56,11 +56,10 @@ def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vect
     return Rebuilt(accumulator.scores(seed), firing)
 
 
-def rebuild_rows(dictionary: Dictionary, x: Shaped[Tensor, "rows d_in"], chunk_vectors: int, seed: int) -> list[Score]:
+def rebuild_rows(units: Units, chunk_vectors: int, seed: int) -> list[Score]:
     """Return the reconstruction scores of a control on a sample's rows."""
-    accumulator, device = Accumulator(RECONSTRUCTION_METRICS), dictionary.W_dec.device
-    parts = (part.float().to(device) for part in x.split(chunk_vectors))
-    for chunk in reconstruction.reconstructions(dictionary, parts):
+    accumulator = Accumulator(RECONSTRUCTION_METRICS)
+    for chunk in units.reconstructions(chunk_vectors):
         accumulator.update(chunk)
     return accumulator.scores(seed)
 

@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.relations import MIXED_AUC, meanings, n_meanings
-from sae.evaluation.sample import ENCODED_ROWS, Units
+from sae.evaluation.responses import Responses
+from sae.evaluation.sample import Units
+from sae.evaluation.weights import Weights
 
 RESOLVED_AUC = 0.9
 """AUC above which a latent stands for a concept."""
 CARRIED_SHARE = 0.1
 """Least share of a neuron's answer to a concept that a latent has to carry."""
+ROWS_AT_ONCE = 8192
+"""Vectors held in float64 at a time."""
 _PAIR_BLOCK = 64
 """Pairs matched at a time."""
 
@@ -101,36 +105,39 @@ class _Shares:
 
     def __init__(self, units: Units, mixtures: Mixtures) -> None:
         self.mixtures, self.W_dec = mixtures, units.dictionary.W_dec.detach().cpu().double()
-        self.labels, self.column = mixtures.label.unique(return_inverse=True)
         sample = units.sample
-        weights = torch.cat([_excess_weights(units, half, self.labels) for half in (sample.match, ~sample.match)], 1)
-        self.units = units.row_responses.total(weights)
-        self.neurons = torch.zeros(sample.x.shape[1], weights.shape[1], dtype=torch.float64)
-        for start in range(0, len(weights), ENCODED_ROWS):
-            rows = slice(start, start + ENCODED_ROWS)
-            self.neurons += sample.x[rows].double().T @ weights[rows]
+        labels = Weights.of(sample.table.columns).on(sample.item)
+        rows = [units.pooled_rows & half[sample.item] for half in (sample.match, ~sample.match)]
+        self.units = [_excess(units.row_responses.on(half), labels.on(half)) for half in rows]
+        self.neurons = [_excess_of_vectors(sample.x, half, labels) for half in rows]
 
     def on(self, pairs: Int[Tensor, " block"]) -> tuple[Float[Tensor, "units block"], Float[Tensor, "units block"]]:
         """Return the shares on the half to match on, then on the other; 0 where the neuron is below its mean."""
-        neuron, column = self.mixtures.neuron[pairs], self.column[pairs]
-        halves = []
-        for half in (column, column + len(self.labels)):
-            excess = self.neurons[neuron, half]
-            carried = self.W_dec[:, neuron] * self.units[:, half]
+        neuron, label, halves = self.mixtures.neuron[pairs], self.mixtures.label[pairs], []
+        for units, neurons in zip(self.units, self.neurons, strict=True):
+            excess = neurons[neuron, label]
+            carried = self.W_dec[:, neuron] * units[:, label]
             halves.append(torch.where(excess > 0, carried / excess, 0.0))
         return halves[0], halves[1]
 
 
-def _excess_weights(
-    units: Units, half: Bool[Tensor, " items"], labels: Int[Tensor, " chosen"]
-) -> Float[Tensor, "rows chosen"]:
-    """Return weights of rows whose sums are mean on a label's items minus mean on all, over one half."""
-    sample = units.sample
-    rows = (units.pooled_rows & half[sample.item]).double()[:, None]
-    inside = sample.table.columns[:, labels][sample.item] * rows
-    inside /= inside.sum(0)
-    inside -= rows / rows.sum()
-    return inside
+def _excess(responses: Responses, labels: Weights) -> Float[Tensor, "units labels"]:
+    """Return mean activations on a label's items minus those on all."""
+    everything = responses.total(torch.ones(responses.n_items, 1, dtype=torch.float64))
+    return responses.total(labels) / labels.totals - everything / responses.n_items
+
+
+def _excess_of_vectors(
+    x: Shaped[Tensor, "rows d_in"], keep: Bool[Tensor, " rows"], labels: Weights
+) -> Float[Tensor, "d_in labels"]:
+    """Return mean vectors on the rows of a label's items minus the mean of all that are kept."""
+    inside = torch.zeros(x.shape[1], labels.n_features, dtype=torch.float64)
+    everything = torch.zeros(x.shape[1], dtype=torch.float64)
+    for rows in keep.nonzero()[:, 0].split(ROWS_AT_ONCE):
+        part = x[rows].double()
+        inside += labels.on(rows).over_columns(part)
+        everything += part.sum(0)
+    return inside / labels.on(keep).totals - everything[:, None] / keep.sum()
 
 
 def _lesser(auc: tuple[Tensor, Tensor]) -> Float[Tensor, "units labels"]:

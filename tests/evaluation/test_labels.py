@@ -12,7 +12,9 @@ from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.evaluation.detection import Detection, average_precision, win_probabilities
 from sae.evaluation.labels import best_labels, label_scores, label_table
+from sae.evaluation.responses import DenseResponses, SparseResponses
 from sae.evaluation.sample import Sample, Units, halves
+from sae.evaluation.weights import Weights
 
 N = 400
 CLASSES = ("red", "green", "blue")
@@ -26,6 +28,15 @@ def plain(n_units: int, sparse: bool) -> Dictionary:
     dictionary.W_enc_rows.copy_(torch.eye(n_units))
     dictionary.W_dec.copy_(torch.eye(n_units))
     return dictionary
+
+
+def sparse_responses(activations: torch.Tensor) -> SparseResponses:
+    items, units = activations.nonzero(as_tuple=True)
+    return SparseResponses.of_entries(items, units, activations[items, units], *activations.shape)
+
+
+def dense_responses(activations: torch.Tensor) -> DenseResponses:
+    return DenseResponses(lambda units: activations[:, units], *activations.shape)
 
 
 def units_of(activations: torch.Tensor, classes: np.ndarray, sparse: bool = True) -> Units:
@@ -205,9 +216,15 @@ def test_win_probabilities_stay_exact_with_many_units() -> None:
     assert (found.diff() <= 0).all()
 
 
-def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items() -> None:
+@pytest.mark.parametrize("make", [sparse_responses, dense_responses])
+def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items(make) -> None:
     generator = torch.Generator().manual_seed(3)
     activations = (torch.randn(N, 5, generator=generator) * 3).round() * (torch.rand(N, 5, generator=generator) < 0.4)
     labels = torch.rand(N, 5, generator=generator) < 0.2
-    expected = [average_precision_score(labels[:, i].numpy(), activations[:, i].numpy()) for i in range(5)]
-    torch.testing.assert_close(average_precision(activations, labels), torch.tensor(expected, dtype=torch.float64))
+    unit, label = torch.arange(5).repeat(4), torch.tensor([3, 1, 4, 0, 2]).repeat_interleave(4)
+    expected = [
+        average_precision_score(labels[:, c].numpy(), activations[:, u].numpy())
+        for u, c in zip(unit.tolist(), label.tolist(), strict=True)
+    ]
+    found = average_precision(make(activations), Weights.of(labels), unit, label)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
