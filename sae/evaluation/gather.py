@@ -9,6 +9,8 @@ from torch import Tensor
 
 from sae.activations.store import Vectors
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.codes import Codes
+from sae.dictionaries.linear import Linear
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
 from sae.evaluation.metric import Accumulator, Metric, Score
@@ -31,20 +33,30 @@ MIN_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one pass over vectors says of a dictionary."""
+    """What one pass over vectors says of a dictionary, and the codes of the first ones, in parts."""
 
     scores: list[Score]
     firing: reconstruction.FiringRates
+    kept: Sequence[Codes]
+
+    def codes_of(self, n_vectors: int) -> Codes | None:
+        """Return the codes of the first vectors, None where as many were not kept."""
+        if sum(map(len, self.kept)) < n_vectors:
+            return None
+        return Codes.cat(self.kept).on(torch.arange(n_vectors))
 
 
-def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vectors: int, seed: int) -> Rebuilt:
-    """Encode and decode the first `n_vectors`, chunks of whole examples at a time.
+def rebuild(
+    dictionary: Dictionary, vectors: Vectors, n_vectors: int, n_kept: int, chunk_vectors: int, seed: int
+) -> Rebuilt:
+    """Encode and decode the first `n_vectors`, chunks of whole examples at a time; keep codes of the first `n_kept`,
+    unless the dictionary is one whose codes are dense.
 
     Raises:
         EvaluationError: a vector is not finite.
     """
     accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), reconstruction.FiringRates(dictionary.d_sae)
-    device = dictionary.W_dec.device
+    device, kept, selects = dictionary.W_dec.device, [], not isinstance(dictionary, Linear)
     with progress("encode", total=n_vectors, unit="vectors") as bar:
         for start, rows in vectors.whole_examples(chunk_vectors, n_vectors):
             x = vectors.read(start, start + len(rows))
@@ -52,8 +64,10 @@ def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vect
             chunk = next(reconstruction.reconstructions(dictionary, [x.to(device)]))
             accumulator.update(chunk)
             firing.update(chunk.codes)
+            if selects and start < n_kept:
+                kept.append(chunk.codes.to("cpu"))
             bar.advance(len(rows))
-    return Rebuilt(accumulator.scores(seed), firing)
+    return Rebuilt(accumulator.scores(seed), firing, kept)
 
 
 def rebuild_rows(units: Units, chunk_vectors: int, seed: int) -> list[Score]:

@@ -84,7 +84,7 @@ class Interpreter:
         sizes = [control.dictionary.d_sae for control in controls if control.name != "constant"]
         ground, results = self._ground(neurons, min(self.dictionary.d_sae, *sizes)), {}
         with progress("score", total=len(controls) + 2, unit="sets of units") as bar:
-            units = Units(DICTIONARY, self.dictionary, self.sample)
+            units = Units(DICTIONARY, self.dictionary, self.sample, rebuilt.codes_of(len(self.sample.x)))
             measured = measure(units, ground) + self._modalities(units)
             results[DICTIONARY] = Results(description=repr(self.dictionary), measured=measured)
             tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}

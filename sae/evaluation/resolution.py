@@ -14,21 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.relations import MIXED_AUC, meanings, n_meanings
-from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
-from sae.evaluation.weights import Weights
 
 RESOLVED_AUC = 0.9
 """AUC above which a latent stands for a concept."""
 CARRIED_SHARE = 0.1
 """Least share of a neuron's answer to a concept that a latent has to carry."""
-ROWS_AT_ONCE = 8192
-"""Vectors held in float64 at a time."""
 _PAIR_BLOCK = 64
 """Pairs matched at a time."""
 
@@ -88,56 +84,35 @@ class Carriers:
         eligible = n_meanings(on_match, mixtures.related) < 2
         mixed = n_meanings(_lesser(units.auc), mixtures.related) > 1
         stands = (_lesser(units.auc) > RESOLVED_AUC) & ~mixed[:, None]
-        shares = _Shares(units, mixtures)
-        parts = []
+        (matched, judged), (match_total, judge_total) = _excesses(units), units.sample.label_excess
+        W_dec = units.dictionary.W_dec.detach().cpu().double()
+        stood_for = (W_dec.T @ (judged * stands))[mixtures.neuron, mixtures.label]
+        # Rows of contiguous transposes are faster to gather than columns.
+        fits, carries, writes = on_match.T.contiguous(), matched.T.contiguous(), W_dec.T.contiguous()
+        found = []
         for pairs in torch.arange(len(mixtures.neuron)).split(_PAIR_BLOCK):
-            label = mixtures.label[pairs]
-            matched, judged = shares.on(pairs)
-            fit = on_match[:, label] + (eligible[:, None] & (matched >= CARRIED_SHARE))
-            unit = fit.argmax(0)
-            stood_for = (judged * stands[:, label]).sum(0)
-            parts.append((unit, on_score[unit, label], judged.gather(0, unit[None])[0], mixed[unit], stood_for))
-        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            neuron, label = mixtures.neuron[pairs], mixtures.label[pairs]
+            shares = _share(writes[neuron] * carries[label], match_total[neuron, label, None])
+            found.append((fits[label] + (eligible & (shares >= CARRIED_SHARE))).argmax(1))
+        unit, neuron, label = torch.cat(found), mixtures.neuron, mixtures.label
+        total = judge_total[neuron, label]
+        share = _share(W_dec[unit, neuron] * judged[unit, label], total)
+        return cls(unit, on_score[unit, label], share, mixed[unit], _share(stood_for, total))
 
 
-class _Shares:
-    """What every unit carries of the concept of a pair, on either half."""
-
-    def __init__(self, units: Units, mixtures: Mixtures) -> None:
-        self.mixtures, self.W_dec = mixtures, units.dictionary.W_dec.detach().cpu().double()
-        sample = units.sample
-        labels = Weights.of(sample.table.columns).on(sample.item)
-        rows = [units.pooled_rows & half[sample.item] for half in (sample.match, ~sample.match)]
-        self.units = [_excess(units.row_responses.on(half), labels.on(half)) for half in rows]
-        self.neurons = [_excess_of_vectors(sample.x, half, labels) for half in rows]
-
-    def on(self, pairs: Int[Tensor, " block"]) -> tuple[Float[Tensor, "units block"], Float[Tensor, "units block"]]:
-        """Return the shares on the half to match on, then on the other; 0 where the neuron is below its mean."""
-        neuron, label, halves = self.mixtures.neuron[pairs], self.mixtures.label[pairs], []
-        for units, neurons in zip(self.units, self.neurons, strict=True):
-            excess = neurons[neuron, label]
-            carried = self.W_dec[:, neuron] * units[:, label]
-            halves.append(torch.where(excess > 0, carried / excess, 0.0))
-        return halves[0], halves[1]
+def _share(carried: Float[Tensor, "*pairs"], total: Float[Tensor, "*#pairs"]) -> Float[Tensor, "*pairs"]:
+    """Return what is carried of a neuron's answer; 0 where the neuron is below its mean."""
+    return torch.where(total > 0, carried / total, 0.0)
 
 
-def _excess(responses: Responses, labels: Weights) -> Float[Tensor, "units labels"]:
-    """Return mean activations on a label's items minus those on all."""
-    everything = responses.total(torch.ones(responses.n_items, 1, dtype=torch.float64))
-    return responses.total(labels) / labels.totals - everything / responses.n_items
-
-
-def _excess_of_vectors(
-    x: Shaped[Tensor, "rows d_in"], keep: Bool[Tensor, " rows"], labels: Weights
-) -> Float[Tensor, "d_in labels"]:
-    """Return mean vectors on the rows of a label's items minus the mean of all that are kept."""
-    inside = torch.zeros(x.shape[1], labels.n_features, dtype=torch.float64)
-    everything = torch.zeros(x.shape[1], dtype=torch.float64)
-    for rows in keep.nonzero()[:, 0].split(ROWS_AT_ONCE):
-        part = x[rows].double()
-        inside += labels.on(rows).over_columns(part)
-        everything += part.sum(0)
-    return inside / labels.on(keep).totals - everything[:, None] / keep.sum()
+def _excesses(units: Units) -> list[Float[Tensor, "units labels"]]:
+    """Return what `Sample.label_excess` is of the vectors for the activations."""
+    found = []
+    for rows, labels in units.sample.labelled_rows:
+        responses = units.row_responses.on(rows)
+        everything = responses.total(torch.ones(responses.n_items, 1, dtype=torch.float64))
+        found.append(responses.total(labels) / labels.totals - everything / responses.n_items)
+    return found
 
 
 def _lesser(auc: tuple[Tensor, Tensor]) -> Float[Tensor, "units labels"]:

@@ -202,7 +202,7 @@ class SparseResponses(Responses):
     def total(
         self, weights: Float[Tensor, "items features"] | Weights, power: int = 1
     ) -> Float[Tensor, "units features"]:
-        return self._summed(weights, self.values**power if power != 1 else self.values)
+        return self._summed(weights, self.values.double() ** power)
 
     def fired_total(self, weights: Float[Tensor, "items features"] | Weights) -> Float[Tensor, "units features"]:
         return self._summed(weights, self.values > 0)
@@ -388,7 +388,7 @@ def _weighted(
 ) -> Float[Tensor, "units features"]:
     """Sum weights over items times dense columns, or a power of them."""
     if isinstance(weights, Weights):
-        return weights.over_columns(block.double() ** power if power != 1 else block)
+        return weights.over_columns(block.double() ** power)
     return block.T.to(weights.dtype) ** power @ weights
 
 

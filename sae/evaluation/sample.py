@@ -131,6 +131,34 @@ class Sample:
         labels = Weights.of(self.table.columns)
         return labels.on(self.match), labels.on(~self.match)
 
+    @property
+    def pooled_rows(self) -> Bool[Tensor, " rows"]:
+        """Rows that are pooled: patches where an item has patches and a class token, else every row."""
+        is_class = self.rows.kind == int(Kind.CLASS)
+        return is_class if is_class.all() else ~is_class
+
+    @cached_property
+    def labelled_rows(self) -> list[tuple[Bool[Tensor, " rows"], Weights]]:
+        """For the half to match on and the other: which rows belong to it and are pooled, and their labels."""
+        labels = Weights.of(self.table.columns).on(self.item)
+        halves = [self.pooled_rows & half[self.item] for half in (self.match, ~self.match)]
+        return [(half, labels.on(half)) for half in halves]
+
+    @cached_property
+    def label_excess(self) -> list[Float[Tensor, "width labels"]]:
+        """For each half of `labelled_rows`, the mean vector of the rows with each label minus that of all."""
+        found = []
+        for keep, labels in self.labelled_rows:
+            inside = torch.zeros(self.x.shape[1], labels.n_features, dtype=torch.float64)
+            everything = torch.zeros(self.x.shape[1], dtype=torch.float64)
+            rows = keep.nonzero()[:, 0]
+            for part in torch.arange(len(rows)).split(ENCODED_ROWS):
+                x = self.x[rows[part]].double()
+                inside += labels.on(part).over_columns(x)
+                everything += x.sum(0)
+            found.append(inside / labels.totals - everything[:, None] / len(rows))
+        return found
+
     def with_vectors(self, x: Shaped[Tensor, "rows width"]) -> "Sample":
         """Return the same rows and labels with vectors of another subject."""
         assert len(x) == len(self.x), (len(x), len(self.x))
@@ -162,10 +190,20 @@ def halves(example: Int[Tensor, " items"], seed: int) -> Bool[Tensor, " items"]:
 
 
 class Units:
-    """What is scored: the latents of a dictionary, or the units of a control, at work on a sample."""
+    """What is scored: the latents of a dictionary, or the units of a control, at work on a sample.
 
-    def __init__(self, name: str, dictionary: Dictionary, sample: Sample) -> None:
+    Args:
+        name: for messages.
+        dictionary: whose units they are.
+        sample: what they work on.
+        codes: of its rows, where they are known already.
+    """
+
+    def __init__(self, name: str, dictionary: Dictionary, sample: Sample, codes: Codes | None = None) -> None:
         self.name, self.dictionary, self.sample = name, dictionary, sample
+        if codes is not None:
+            assert len(codes) == len(sample.x), (len(codes), len(sample.x))
+            self.codes = codes
 
     @property
     def n_units(self) -> int:
@@ -191,15 +229,13 @@ class Units:
 
     def shuffled(self, name: str, seed: int) -> "Units":
         """Return the units on the shuffled sample; nothing is encoded again."""
-        dealt = Units(name, self.dictionary, self.sample.shuffled(seed))
-        if not isinstance(self.dictionary, Linear):
-            dealt.codes = self.codes.on(self.sample.dealt(seed))
-        return dealt
+        codes = None if isinstance(self.dictionary, Linear) else self.codes.on(self.sample.dealt(seed))
+        return Units(name, self.dictionary, self.sample.shuffled(seed), codes)
 
     @cached_property
     def responses(self) -> Responses:
         """Activations per item: the largest over the rows of an item that is pooled, the class token's set aside."""
-        return self._responses(self.pooled_rows, self.sample.item, self.sample.n_items)
+        return self._responses(self.sample.pooled_rows, self.sample.item, self.sample.n_items)
 
     @cached_property
     def halves(self) -> tuple[Responses, Responses]:
@@ -232,12 +268,6 @@ class Units:
     def alive(self) -> Bool[Tensor, " units"]:
         """Units that fire at all on the sample."""
         return self.responses.n_fired > 0
-
-    @property
-    def pooled_rows(self) -> Bool[Tensor, " rows"]:
-        """Rows that `responses` pools: patches where an item has patches and a class token, else every row."""
-        is_class = self.sample.rows.kind == int(Kind.CLASS)
-        return is_class if is_class.all() else ~is_class
 
     def _responses(self, keep: Bool[Tensor, " rows"], item: Int[Tensor, " rows"], n_items: int) -> Responses:
         rows, dictionary = keep.nonzero()[:, 0], self.dictionary
