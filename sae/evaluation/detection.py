@@ -1,16 +1,16 @@
 """Units as detectors of labels: areas, firings and precisions, on the half to match on and the half to score on."""
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.evaluation.recovery import Firing
-from sae.evaluation.responses import UNIT_BLOCK, Responses, SparseResponses
+from sae.evaluation.responses import UNIT_BLOCK, Responses
 from sae.evaluation.sample import Units
+from sae.evaluation.weights import Weights
 
 SHORTLIST = 4
 """Units with the largest area, and as many with the largest phi, that are tried as a label's detector by precision; on
@@ -21,24 +21,23 @@ class Detection:
     """Every unit as a detector of every label, on the half to match on and on the half to score on."""
 
     def __init__(self, units: Units) -> None:
-        self._responses, self._columns, self._match = units.responses, units.sample.table.columns, units.sample.match
         self.match_auc, self.auc = units.auc
+        self._matched, self._scored = zip(units.halves, units.sample.label_halves, strict=True)
 
     @cached_property
     def firing(self) -> Firing:
         """Firings on the items to score on."""
-        return Firing.of(self._responses.on(~self._match), self._columns[~self._match])
+        return Firing.of(*self._scored)
 
     @cached_property
     def phi(self) -> Float[Tensor, "units labels"]:
         """Correlation of firing with the label on the items to score on."""
-        return phi_coefficient(self.firing, int((~self._match).sum()))
+        return phi_coefficient(self.firing, self._scored[1].n_items)
 
     @cached_property
     def match_phi(self) -> Float[Tensor, "units labels"]:
         """Correlation of firing with the label on the items to match on."""
-        firing = Firing.of(self._responses.on(self._match), self._columns[self._match])
-        return phi_coefficient(firing, int(self._match.sum()))
+        return phi_coefficient(Firing.of(*self._matched), self._matched[1].n_items)
 
     def average_precision(self, n_candidates: int | None = None) -> Float[Tensor, " labels"]:
         """Average precision of each label's unit on the items to score on (see `label_average_precision`).
@@ -52,24 +51,19 @@ class Detection:
         for scores in (self.match_auc, self.match_phi):
             shortlist.scatter_(0, scores.topk(listed, 0).indices, True)
         unit, label = shortlist.nonzero().T
-        on_match = self._precision(self._match, unit, label)
+        on_match = average_precision(*self._matched, unit, label)
         # Shortlisted units come before all others, in the order of their precision.
         matched = torch.full(shortlist.shape, -1.0, dtype=torch.float64).index_put_((unit, label), on_match)
         chance = winning_chances(matched, drawn)[unit, label]
         some = chance > 0
-        held_out = chance[some] * self._precision(~self._match, unit[some], label[some])
+        held_out = chance[some] * average_precision(*self._scored, unit[some], label[some])
         luck = 1 - torch.zeros(len(self.base_rate), dtype=torch.float64).index_add_(0, label, chance)
         return (luck * self.base_rate).index_add_(0, label[some], held_out)
-
-    def _precision(
-        self, half: Bool[Tensor, " items"], unit: Int[Tensor, " pairs"], label: Int[Tensor, " pairs"]
-    ) -> Float[Tensor, " pairs"]:
-        return average_precision(self._responses.on(half), self._columns[half], unit, label)
 
     @cached_property
     def base_rate(self) -> Float[Tensor, " labels"]:
         """Share of the items to score on that have each label."""
-        return self._columns[~self._match].double().mean(0)
+        return self._scored[1].totals / self._scored[1].n_items
 
     @cached_property
     def unit(self) -> Int[Tensor, " labels"]:
@@ -99,57 +93,27 @@ def phi_coefficient(firing: Firing, n_items: int) -> Float[Tensor, "units labels
 
 
 def average_precision(
-    responses: Responses,
-    labels: Bool[Tensor, "items labels"],
-    unit: Int[Tensor, " pairs"],
-    label: Int[Tensor, " pairs"],
+    responses: Responses, labels: Weights, unit: Int[Tensor, " pairs"], label: Int[Tensor, " pairs"]
 ) -> Float[Tensor, " pairs"]:
-    """Return the mean, over items with a label, of the precision among all items with no smaller activation.
+    """Return, of pairs of unit and label, the mean over the label's items of the precision of the unit down to there.
 
-    Args:
-        responses: of the units.
-        labels: of the items.
-        unit: of each pair.
-        label: of each pair, by number of its column.
+    The precision is that among all items with no smaller activation. If `r` is how many these are, at each of the
+    label's items, it is how many of them have as small an `r`, divided by `r`.
     """
-    columns, found = np.ascontiguousarray(labels.numpy().T), np.zeros(len(unit))
-    order = unit.argsort(stable=True)
-    distinct, sizes = unit[order].unique_consecutive(return_counts=True)
-    for (values, items), pairs in zip(_entries(responses, distinct), order.split(sizes.tolist()), strict=True):
-        ordered = np.sort(values)
-        for pair in pairs.tolist():
-            own = columns[label[pair]]
-            found[pair] = _precision_of(ordered, np.sort(values[own[items]]), len(own) - len(items), int(own.sum()))
-    return torch.from_numpy(found)
+    found, order = torch.empty(len(unit), dtype=torch.float64), unit.argsort(stable=True)
+    distinct, counts = unit[order].unique_consecutive(return_counts=True)
+    for units, pairs in zip(distinct.split(UNIT_BLOCK), order.split(_sums(counts, UNIT_BLOCK)), strict=True):
+        places = responses.places(units)
+        rows = torch.searchsorted(units, unit[pairs]).tolist()
+        for pair, row, number in zip(pairs.tolist(), rows, label[pairs].tolist(), strict=True):
+            place = np.sort(places[row, labels.members(number)])
+            found[pair] = float((np.searchsorted(place, place, side="right") / place).mean())
+    return found
 
 
-def _entries(
-    responses: Responses, units: Int[Tensor, " chosen"]
-) -> Iterator[tuple[Float[np.ndarray, " entries"], Int[np.ndarray, " entries"]]]:
-    """Yield the activations of each unit and the items that they are on; of sparse units, those that are not 0."""
-    if isinstance(responses, SparseResponses):
-        for unit in units.tolist():
-            entries = slice(int(responses.offsets[unit]), int(responses.offsets[unit + 1]))
-            yield responses.values[entries].numpy(), responses.items[entries].numpy()
-    else:
-        everything = np.arange(responses.n_items)
-        for block in units.split(UNIT_BLOCK):
-            for column in responses.columns(block).T.contiguous().numpy():
-                yield column, everything
-
-
-def _precision_of(
-    ordered: Float[np.ndarray, " entries"], inside: Float[np.ndarray, " own_entries"], n_silent: int, n_own: int
-) -> float:
-    """Return the average precision of rising activations, those with the label `inside`, and silent items at 0."""
-    silent_own, negative = n_own - len(inside), inside < 0
-    # Equal activations are taken in together, and silent items before whatever is negative.
-    hits = len(inside) - np.searchsorted(inside, inside) + silent_own * negative
-    total = float((hits / (len(ordered) - np.searchsorted(ordered, inside) + n_silent * negative)).sum())
-    if silent_own:
-        hits_on_silence = n_own - int(negative.sum())
-        total += silent_own * hits_on_silence / (n_silent + int((ordered > 0).sum()))
-    return total / n_own
+def _sums(counts: Int[Tensor, " units"], size: int) -> list[int]:
+    """Add up stretches of `size` numbers."""
+    return [int(part.sum()) for part in counts.split(size)]
 
 
 def win_probabilities(n_units: int, n_candidates: int) -> Float[Tensor, " units"]:

@@ -68,7 +68,7 @@ def evaluate(
     dictionary = dictionary.to(config.device).eval()
     vectors = store.vectors(hookpoint, TRAINING_KINDS)
     total = min(len(vectors), config.n_vectors or len(vectors))
-    rebuilt = rebuild(dictionary, vectors, total, config.chunk_vectors, config.seed)
+    rebuilt = rebuild(dictionary, vectors, total, config.n_sample_vectors, config.chunk_vectors, config.seed)
     row_scores, measured = list(rebuilt.scores), firing_scores(rebuilt.firing)
     details: dict[str, Any] = {"density": rebuilt.firing.histogram()}
     about = _about(dictionary, store, hookpoint, config)

@@ -42,8 +42,7 @@ class Inferred(Dictionary):
         self.threshold = threshold
         self.requires_grad_(False)
 
-    def encode(self, x: Vectors) -> Codes:
-        x = self._checked(x)
+    def select(self, x: Vectors) -> Codes:
         codes = x.new_zeros(len(x), self.d_sae)
         busy = x.any(1)
         codes[busy] = self._infer(x[busy])[:, : self.d_sae]

@@ -85,15 +85,15 @@ class Interpreter:
         sizes = [control.dictionary.d_sae for control in controls if control.name != "constant"]
         ground, results = self._ground(neurons, min(self.dictionary.d_sae, *sizes)), {}
         with progress("score", total=len(controls) + 2, unit="sets of units") as bar:
-            units = Units(DICTIONARY, self.dictionary, self.sample)
+            units = Units(DICTIONARY, self.dictionary, self.sample, rebuilt.codes_of(len(self.sample.x)))
             measured = measure(units, ground) + self._modalities(units)
             results[DICTIONARY] = Results(description=repr(self.dictionary), measured=measured)
             tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}
             bar.advance(1)
-            for control, units, ground_of in self._controls(controls, neurons, ground):
-                row_scores = rebuild_rows(control.dictionary, units.sample.x, self.config.chunk_vectors, seed)
+            for control, others, ground_of in self._controls(controls, units, neurons, ground):
+                row_scores = rebuild_rows(others, self.config.chunk_vectors, seed)
                 results[control.name] = Results(
-                    description=control.description, measured=measure(units, ground_of), row_scores=row_scores
+                    description=control.description, measured=measure(others, ground_of), row_scores=row_scores
                 )
                 bar.advance(1)
         amounts = {
@@ -105,7 +105,7 @@ class Interpreter:
         return Interpretation(results, tables, numbers, amounts)
 
     def _controls(
-        self, controls: list[Control], neurons: Units, ground: Ground
+        self, controls: list[Control], units: Units, neurons: Units, ground: Ground
     ) -> Iterator[tuple[Control, Units, Ground]]:
         """Yield every control with the units that are scored and the ground they are scored on."""
         for control in controls:
@@ -117,7 +117,7 @@ class Interpreter:
         seed = self.config.seed
         dealt = dataclasses.replace(ground, pairs=None if ground.pairs is None else ground.pairs.shuffled(seed))
         shuffled = Control(SHUFFLED, DESCRIPTIONS[SHUFFLED], self.dictionary)
-        yield shuffled, Units(SHUFFLED, self.dictionary, self.sample.shuffled(seed)), dealt
+        yield shuffled, units.shuffled(SHUFFLED, seed), dealt
 
     def _on_untrained(self, control: Control, ground: Ground) -> tuple[Units, Ground]:
         """Return the units of a dictionary of an untrained subject, and the ground with that subject's neurons."""

@@ -13,8 +13,11 @@ from test_splitting import naive_masked_cosine
 from torch import Tensor
 
 from sae.evaluation.similarity import TOP_ITEMS
-from sae.evaluation.splitting import MASKED_COSINE, MIN_TOGETHER
+from sae.evaluation.splitting import MIN_TOGETHER
 from sae.evaluation.toys import Drawn, Toy, TwoModalities
+
+SPLITTING_BAR = 0.4
+"""Masked cosine from which on one feature leads to another."""
 
 Attained = Callable[[Any], "float | Tensor | Between | Luck"]
 """Maps a view to a value, to one per item (nan where nothing is claimed), to bounds, or to a value up to luck."""
@@ -195,7 +198,7 @@ def rates_of_units(view: Any) -> Tensor:
 
 
 def _rates(found: Any) -> Tensor:
-    return found.firing.n_latent / float((~found._match).sum())
+    return found.firing.n_latent / found._scored[1].n_items
 
 
 def precision_of_luck(view: Any) -> Between:
@@ -345,7 +348,7 @@ def _related(view: Any) -> np.ndarray:
     fired = view.drawn.fired.double()
     often = (fired.T @ fired >= MIN_TOGETHER).numpy()
     cosine = [[naive_masked_cosine(one, two) for two in codes.T] for one in codes.T]
-    return (np.array(cosine) > MASKED_COSINE) & often
+    return (np.array(cosine) > SPLITTING_BAR) & often
 
 
 def children(view: Any) -> Tensor:

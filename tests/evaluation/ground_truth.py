@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 
 import torch
+from attainable import SPLITTING_BAR
 from torch import Tensor
 
 from sae.activations.store import Provenance
@@ -34,7 +35,7 @@ from sae.evaluation.resolution import Mixtures, resolution_scores
 from sae.evaluation.sample import Sample, Units
 from sae.evaluation.similarity import Similarity, similarity_scores
 from sae.evaluation.splicing import CLIP_METRICS, LANGUAGE_METRICS, next_token_losses, zero_shot_answers
-from sae.evaluation.splitting import SplittingGraph, splitting_scores
+from sae.evaluation.splitting import Step, splitting_scores
 from sae.evaluation.stability import match_dictionaries, match_random, stability_scores
 from sae.evaluation.toy_inputs import toy_images, toy_pairs, toy_text
 from sae.evaluation.toy_subjects import HOOKPOINT, VISUAL_HOOKPOINT, ToyClip, ToyLanguage
@@ -254,7 +255,7 @@ class Twins(OfSample):
             matching = match_dictionaries(one.dictionary, two.dictionary, alive)
         found = stability_scores(matching) + universality_scores(one.responses, partners, match)
         if kind != "constant":  # whose activations are dense
-            found += splitting_scores(SplittingGraph.build(["one", "two"], [one.responses, partners]))
+            found += splitting_scores(Step.between(one.responses, partners, bar=SPLITTING_BAR))
         return values_of(found)
 
     def _both(self, kind: str) -> tuple[Units, Units]:

@@ -85,6 +85,7 @@ NOT_DEALT = NoBar("a subject is run, no rows are dealt out")
 DIRECTIONS = NoBar("directions alone are compared, no rows are dealt out")
 NO_CONCEPT = Absent("no unit detects a concept, so none has one")
 DENSE = Absent("splitting is defined for units that rest")
+RARE = NoBar("latents that fire on few rows are near some parent by chance; the bar of an edge is what chance reaches")
 MATCHED = NoBar("which unit is matched where all cosines are 0 is arbitrary")
 AREAS = ("photo", "sketch", "word", "symbol", "seen", "seen_equal", "unseen", "unseen_equal")
 
@@ -170,6 +171,7 @@ TABLE: dict[str, Expected] = {
     "shared_share": Expected("twins", 1, 0, DIRECTIONS),
     "max_cosine": Expected("twins", 1, 0, DIRECTIONS),
     "universality": Expected("twins", 1, 0, at.luck_of_correlation),
+    "nearest_parent": Expected("twins", 1, DENSE, RARE),
     "children": Expected("twins", at.children, DENSE, 0),
     "split_share": Expected("twins", at.splits, DENSE, 0),
     "inherited_share": Expected("twins", 1, DENSE, 0),

@@ -14,8 +14,9 @@ from sae.evaluation import detection
 from sae.evaluation.detection import Detection, average_precision, win_probabilities
 from sae.evaluation.labels import best_labels, label_scores, label_table
 from sae.evaluation.labels_equal import label_average_precision_equal
-from sae.evaluation.responses import DenseResponses, Responses, SparseResponses
+from sae.evaluation.responses import DenseResponses, SparseResponses
 from sae.evaluation.sample import Sample, Units, halves
+from sae.evaluation.weights import Weights
 
 N = 400
 CLASSES = ("red", "green", "blue")
@@ -29,6 +30,15 @@ def plain(n_units: int, sparse: bool) -> Dictionary:
     dictionary.W_enc_rows.copy_(torch.eye(n_units))
     dictionary.W_dec.copy_(torch.eye(n_units))
     return dictionary
+
+
+def sparse_responses(activations: torch.Tensor) -> SparseResponses:
+    items, units = activations.nonzero(as_tuple=True)
+    return SparseResponses.of_entries(items, units, activations[items, units], *activations.shape)
+
+
+def dense_responses(activations: torch.Tensor) -> DenseResponses:
+    return DenseResponses(lambda units: activations[:, units], *activations.shape)
 
 
 def units_of(activations: torch.Tensor, classes: np.ndarray, sparse: bool = True) -> Units:
@@ -242,19 +252,15 @@ def test_draws_that_miss_the_shortlist_count_as_chance(n_candidates: int, monkey
         assert float(equal[c]) == pytest.approx(float(np.mean(scores)), abs=1e-6)
 
 
-@pytest.mark.parametrize("sparse", [True, False])
-def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items(sparse: bool) -> None:
+@pytest.mark.parametrize("make", [sparse_responses, dense_responses])
+def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items(make) -> None:
     generator = torch.Generator().manual_seed(3)
     activations = (torch.randn(N, 5, generator=generator) * 3).round() * (torch.rand(N, 5, generator=generator) < 0.4)
-    activations[:, 4] = 0
-    labels = torch.rand(N, 3, generator=generator) < 0.2
-    items, units = activations.nonzero(as_tuple=True)
-    entries = SparseResponses.of_entries(items, units, activations[items, units], N, 5)
-    responses: Responses = entries if sparse else DenseResponses(lambda chosen: activations[:, chosen], N, 5)
-    unit, label = torch.cartesian_prod(torch.arange(5), torch.arange(3)).T
+    labels = torch.rand(N, 5, generator=generator) < 0.2
+    unit, label = torch.arange(5).repeat(4), torch.tensor([3, 1, 4, 0, 2]).repeat_interleave(4)
     expected = [
         average_precision_score(labels[:, c].numpy(), activations[:, u].numpy())
-        for u, c in zip(unit, label, strict=True)
+        for u, c in zip(unit.tolist(), label.tolist(), strict=True)
     ]
-    found = average_precision(responses, labels, unit, label)
+    found = average_precision(make(activations), Weights.of(labels), unit, label)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))

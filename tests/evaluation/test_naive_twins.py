@@ -38,7 +38,7 @@ from sae.evaluation.resolution import Mixtures, resolution_scores
 from sae.evaluation.sample import Units
 from sae.evaluation.similarity import TOP_ITEMS, Similarity, similarity_scores
 from sae.evaluation.splicing import LANGUAGE_METRICS, next_token_losses
-from sae.evaluation.splitting import SplittingGraph, splitting_scores
+from sae.evaluation.splitting import Step, splitting_scores
 from sae.evaluation.stability import match_dictionaries, stability_scores
 from sae.evaluation.toy_subjects import HOOKPOINT
 from sae.evaluation.toys import toy_sample, true_dictionary
@@ -88,7 +88,7 @@ TWINS: dict[str, tuple[str, ...]] = {
     "test_pairs.test_agreement_with_a_naive_computation": ("pair_selectivity", "pair_invariance"),
     "test_naive_twins.test_stability": ("stability", "stable_share", "shared_share", "max_cosine"),
     "test_universality.test_the_partner_is_chosen_on_one_half_and_scored_on_the_other": ("universality",),
-    "test_naive_twins.test_splitting": ("children", "split_share", "inherited_share"),
+    "test_naive_twins.test_splitting": ("nearest_parent", "children", "split_share", "inherited_share"),
     "test_naive_twins.test_recovery": (
         *("mean_max_cosine", "mcc", "recovered_fraction", "unique_latents"),
         *("firing_f1", "firing_precision", "firing_recall"),
@@ -311,15 +311,17 @@ def test_stability() -> None:
 def test_splitting() -> None:
     one, two = random_activations(150, 8, 0, 0.25), random_activations(150, 9, 1, 0.25)
     one[:, 7], two[:, 8] = 0, 0
-    graph = SplittingGraph.build(["one", "two"], [sparse(one), sparse(two)])
-    found = {one.definition.name: one.values.nan_to_num(-1).tolist() for one in splitting_scores(graph)}
-    edges = [
+    step = Step.between(sparse(one), sparse(two), bar=0.4)
+    found = {one.definition.name: one.values.nan_to_num(-1).tolist() for one in splitting_scores(step)}
+    cosine = [
         [
-            naive_masked_cosine(one[:, i], two[:, j]) > 0.4 and int(((one[:, i] > 0) & (two[:, j] > 0)).sum()) >= 10
+            naive_masked_cosine(one[:, i], two[:, j]) * (int(((one[:, i] > 0) & (two[:, j] > 0)).sum()) >= 10)
             for j in range(9)
         ]
         for i in range(8)
     ]
+    edges = [[value > 0.4 for value in row] for row in cosine]
+    assert found["nearest_parent"] == pytest.approx([*(max(row[j] for row in cosine) for j in range(8)), -1], abs=1e-6)
     n_children = [sum(row) for row in edges]
     assert found["children"] == n_children and 0 < sum(n_children) < 72
     assert found["split_share"] == [*(float(n >= 2) for n in n_children[:7]), -1]
