@@ -23,7 +23,8 @@ def test_import_sae_is_light() -> None:
 
 
 def test_core_imports_without_optional_packages() -> None:
-    optional = ("transformer_lens", "open_clip", "wandb", "tyro", "beartype", "datasets", "matplotlib", "scipy", "PIL")
+    extras = ("transformer_lens", "open_clip", "wandb", "tyro", "beartype", "datasets", "matplotlib", "scipy", "PIL")
+    optional = (*extras, "triton")
     blocked = f"sys.modules.update(dict.fromkeys({optional!r}))"
     imports = "; ".join(f"import {name}" for name in CORE)
     assert loaded_after(f"{blocked}; {imports}", ()) == "[]"
