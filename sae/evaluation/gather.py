@@ -1,16 +1,18 @@
 """Gathering what is scored: one pass over a store for reconstruction, and the sample for everything with labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sae.activations.store import Vectors
+from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
+from sae.evaluation.belonging import check_labels
 from sae.evaluation.metric import Accumulator, Metric, Score
 from sae.evaluation.sample import Sample, halves
 from sae.evaluation.splicing import trained_rows
@@ -80,7 +82,7 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
     """Take the first whole examples, about `n_vectors` rows, with the labels of their items.
 
     Raises:
-        EvaluationError: too few examples to split, or labels of an unexpected shape.
+        EvaluationError: too few examples to split, or labels that are missing or of an unexpected shape.
     """
     _, rows = next(vectors.whole_examples(n_vectors))
     distinct = torch.unique_consecutive(rows.example)
@@ -91,17 +93,13 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         )
     first, last = int(distinct[0]), int(distinct[-1])
     labels = inputs.labels(first, last + 1)
-    per_example = {family: values.ndim == 1 for family, values in labels.items()}
-    if len(set(per_example.values())) != 1:
-        shapes = {family: list(values.shape) for family, values in labels.items()}
-        raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
-    pooled = all(per_example.values())
-    place = (rows.example - first).numpy()
+    check_labels(labels, inputs, last + 1 - first, int(rows.position.max()) + 1)
+    pooled = all(values.ndim == 1 for values in labels.values())
     if pooled:
         shown = (distinct - first).numpy()
         factors = {family: values[shown] for family, values in labels.items()}
     else:
-        factors = {family: values[place, rows.position.numpy()] for family, values in labels.items()}
+        factors = _at_rows(labels, rows)
     return Sample(
         x=vectors.read(0, len(rows), vectors.dtype),
         rows=rows,
@@ -111,6 +109,19 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         label_names=inputs.label_names,
         match=halves(distinct if pooled else rows.example, seed),
     )
+
+
+def labels_of_rows(inputs: Labelled, rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Return the labels of rows; those of an example hold for all its rows."""
+    return _at_rows(inputs.labels(int(rows.example.min()), int(rows.example.max()) + 1), rows)
+
+
+def _at_rows(labels: Mapping[str, np.ndarray], rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Look labels up that begin with the first example of the rows."""
+    example, position = (rows.example - rows.example.min()).numpy(), rows.position.numpy()
+    return {
+        family: values[example] if values.ndim == 1 else values[example, position] for family, values in labels.items()
+    }
 
 
 def vectors_of(

@@ -16,17 +16,18 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
 from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.errors import EvaluationError
+from sae.evaluation.belonging import check_weights
 from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
 from sae.evaluation.dissection import Masks
 from sae.evaluation.families import Ground, details, has_facets, measure
 from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
+from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
+from sae.evaluation.meanings import related_labels
 from sae.evaluation.metric import Measured
-from sae.evaluation.multimodality import modality_scores
 from sae.evaluation.pairs import pair_sample
 from sae.evaluation.patterns import Patterns
-from sae.evaluation.relations import related_labels
 from sae.evaluation.report import DICTIONARY, Results
 from sae.evaluation.resolution import Mixtures
 from sae.evaluation.sample import Sample, Units
@@ -137,6 +138,7 @@ class Interpreter:
             EvaluationError: it is for another hookpoint or width.
         """
         found = load_dictionary(source).to(self.dictionary.W_dec.device).eval()
+        check_weights(found, source)
         hookpoint = found.provenance.get("hookpoint")
         if hookpoint != self.hookpoint or found.d_in != self.dictionary.d_in:
             raise EvaluationError(

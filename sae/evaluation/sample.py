@@ -92,6 +92,9 @@ class Sample:
         factors: every factor that the inputs know, for metrics that need another than the scored ones.
         label_names: what the integer values are called.
         match: which items units and labels are matched on; scores come from the others.
+
+    Raises:
+        EvaluationError: a vector is not finite.
     """
 
     x: Shaped[Tensor, "rows d_in"]
@@ -101,6 +104,15 @@ class Sample:
     factors: Mapping[str, np.ndarray]
     label_names: Mapping[str, Sequence[str]]
     match: Bool[Tensor, " items"]
+
+    def __post_init__(self) -> None:
+        bad = ~self.x.isfinite().all(1)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise EvaluationError(
+                f"sample: row {row} (example {int(self.rows.example[row])}) holds NaN or infinite values, as do "
+                f"{int(bad.sum()) - 1} others of {len(bad)}; the subject overflowed, or the store was damaged."
+            )
 
     @property
     def n_items(self) -> int:
