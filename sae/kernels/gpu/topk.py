@@ -77,7 +77,7 @@ def select_topk(
     """
     dtype, d_sae = weight.dtype, len(weight)
     x, weight = operands(x, weight)
-    kinds = [(k, None, absolute)] if k else []
+    kinds: list[tuple[int, Tensor | None, bool]] = [(k, None, absolute)] if k else []
     if dead is not None and k_aux:
         kinds.append((k_aux, dead.to(torch.uint8), False))
     values = x.new_empty(len(x), sum(size for size, _, _ in kinds), dtype=dtype)
