@@ -60,10 +60,10 @@ CASES = {
     ),
     "archetypal": Case(
         {"d_sae": 48, "k": 5, "n_points": 20},
-        learns=EVERYTHING | {"mixture", "relaxation"},
+        learns=EVERYTHING | {"logits", "relaxation"},
         moves=frozenset({"lengths"}),
         toy_settings={"d_sae": 24, "k": 3, "n_points": 64},
-        more_shapes={"mixture": (48, 20), "relaxation": (48, D_IN), "points": (20, D_IN), "lengths": (48,)},
+        more_shapes={"logits": (48, 20), "relaxation": (48, D_IN), "points": (20, D_IN), "lengths": (48,)},
         decoder_is_made=True,
     ),
     "thresholded": Case({"d_sae": 48}, more_shapes={"threshold": (48,)}),
