@@ -54,9 +54,9 @@ def evaluate(arguments: list[str]) -> None:
     from sae.evaluation.evaluate import evaluate as run
 
     settings = _configured(EvaluateConfig, arguments, "sae evaluate")
-    dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
-    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
-    evaluation = run(dictionary, store, settings, subject, inputs)
+    dictionary, stores = load_dictionary(settings.dictionary), [ActivationStore(path) for path in settings.stores]
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.stores[0] / "config.yaml"), settings.device)
+    evaluation = run(dictionary, stores, settings, subject, inputs)
     evaluation.save(settings.out)
     report = evaluation.report
     log.table(("metric", "value", "95 % interval", "strongest control", "the dictionary is"), report.rows())
@@ -81,19 +81,20 @@ def compare(arguments: list[str]) -> None:
 
 def relate(arguments: list[str]) -> None:
     """Match the latents of several dictionaries: sae relate DICTIONARY DICTIONARY ... --store STORE --out FOLDER."""
+    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.relate import RelateConfig
     from sae.evaluation.relate import relate as run
-    from sae.subjects.load import load
 
     n_names = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     names = ["--dictionaries", *arguments[:n_names]] if n_names else []
     settings = _configured(RelateConfig, [*names, *arguments[n_names:]], "sae relate")
     stores = [ActivationStore(path) for path in (settings.store, settings.other_store) if path is not None]
-    tokenizer = getattr(load(stores[0].subject_id), "tokenizer", None)
-    decode = None if tokenizer is None else lambda token: repr(tokenizer.decode([token]))
-    relation = run([load_dictionary(name) for name in settings.dictionaries], stores, settings, decode)
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))
+    tokenizer = getattr(subject, "tokenizer", None)
+    decode = str if tokenizer is None else lambda token: tokenizer.decode([token])
+    relation = run([load_dictionary(name) for name in settings.dictionaries], stores, settings, inputs, decode)
     log.table(relation.HEADER, relation.rows())
     print(f"saved in {settings.out}")
 

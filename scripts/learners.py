@@ -6,8 +6,6 @@ Peers are imported when one is built, so benchmarks run without them too; script
 import importlib
 import importlib.util
 import itertools
-import sys
-import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,9 +21,7 @@ from sae.dictionaries.base import Dictionary
 from sae.training.config import TrainConfig
 from sae.training.optimiser import AdamConfig
 from sae.training.trainer import Trainer
-
-BARE = ("dictionary_learning", "overcomplete")
-"""Packages whose `__init__` imports language or image models, which training does not need."""
+from scripts.peers import load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,23 +340,6 @@ PEERS: dict[str, type[Learner]] = {
     "overcomplete": Overcomplete,
 }
 PACKAGES = {"SAELens": "sae_lens"}
-
-
-def load(module: str) -> Any:
-    """Import a module of a peer, a package of `BARE` without running its `__init__`."""
-    package = module.partition(".")[0]
-    if package in BARE and package not in sys.modules:
-        spec = importlib.util.find_spec(package)
-        assert spec is not None, package
-        for name in (package, f"{package}.sae") if package == "overcomplete" else (package, f"{package}.trainers"):
-            bare = types.ModuleType(name)
-            bare.__spec__ = spec
-            root = Path(next(iter(spec.submodule_search_locations or ())))
-            bare.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
-            sys.modules[name] = bare
-        if package == "overcomplete":
-            sys.modules["overcomplete.sae"].SAE = importlib.import_module("overcomplete.sae.base").SAE  # type: ignore[attr-defined]
-    return importlib.import_module(module)
 
 
 def makers(kind: str, candidates: tuple[str, ...] = ("exact",)) -> dict[str, Callable[[Task, Tensor], Learner]]:

@@ -11,6 +11,8 @@ from tiny_language import save_model
 # Before anything of the package is imported; shape_check.py says what is checked.
 install_import_hook("sae", "shape_check.checked")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Read when Triton is first imported: without a GPU its kernels are interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 torch.set_num_threads(1)
 
 

@@ -33,6 +33,9 @@ from sae.errors import ConfigError, DictionaryError
 from sae.kernels import interface as kernels
 from sae.tensors import Vectors
 
+LAYER_EPS = 1e-5
+"""Added to the deviation that a layer norm divides by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DictionaryConfig:
@@ -80,9 +83,15 @@ class Dictionary(Foldable, ABC):
         W_skip: [d_in d_out], or None.
         variance: scalar; total variance of the targets, which makes the loss dimensionless (set by `initialise`).
         is_transcoder: whether it writes other vectors than it reads.
+        transcodes: whether this architecture can be a transcoder.
+        fitted: whether `initialise` is all there is to learning it, with no steps after it.
+        sample_vectors: vectors from which a training run initialises it.
     """
 
     config_type: ClassVar[type[DictionaryConfig]]
+    transcodes: ClassVar[bool] = True
+    fitted: ClassVar[bool] = False
+    sample_vectors: ClassVar[int] = 8192
     variance: Tensor
 
     def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
@@ -92,10 +101,14 @@ class Dictionary(Foldable, ABC):
                 f"{config.kind}: d_in is {d_in}, d_out {d_out}; vectors need at least one coordinate."
             )
         self.config, self.is_transcoder = config, d_out is not None
+        if self.is_transcoder and not self.transcodes:
+            raise DictionaryError(f"{config.kind}: rebuilds what it reads; it cannot be a transcoder (d_out {d_out}).")
         if config.skip and not self.is_transcoder:
             raise DictionaryError(
                 f"{config.kind}: skip would copy the input; it is for transcoders, which have a target."
             )
+        if config.layer_norm and d_in < 2:
+            raise DictionaryError(f"{config.kind}: layer_norm of a single coordinate is undefined.")
         if config.layer_norm and self.is_transcoder:
             raise DictionaryError(f"{config.kind}: layer_norm cannot be undone for outputs of a transcoder.")
         self.provenance: dict[str, Any] = {}
@@ -136,12 +149,15 @@ class Dictionary(Foldable, ABC):
         if not self.config.layer_norm:
             return self.select(x)
         mean, deviation = layer_statistics(x)
-        return dataclasses.replace(self.select((x - mean) / deviation), row_mean=mean, row_deviation=deviation)
+        codes = self.select((x - mean) / (deviation + LAYER_EPS))
+        return dataclasses.replace(codes, row_mean=mean, row_deviation=deviation)
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_out"]:
         """Return the vectors that the codes stand for, without a transcoder's linear path (see `output`)."""
         x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
-        return x_hat if codes.row_mean is None else x_hat * codes.row_deviation + codes.row_mean
+        if codes.row_mean is None or codes.row_deviation is None:
+            return x_hat
+        return x_hat * codes.row_deviation + codes.row_mean
 
     def forward(self, x: Vectors) -> Float[Tensor, "batch d_out"]:
         """Return the reconstruction of x, or a transcoder's output."""
@@ -171,7 +187,7 @@ class Dictionary(Foldable, ABC):
         if not self.config.layer_norm:
             return x
         mean, deviation = layer_statistics(x)
-        return (x - mean) / deviation
+        return (x - mean) / (deviation + LAYER_EPS)
 
     def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
         """Return the loss on vectors that have been checked and normalised; architectures override this one."""
@@ -284,6 +300,8 @@ class Dictionary(Foldable, ABC):
 
 
 def layer_statistics(x: Vectors) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-    """Return mean and standard deviation (biased, floored at 1e-5) of every row over its coordinates."""
-    mean = x.mean(1, keepdim=True)
-    return mean, (x - mean).square().mean(1, keepdim=True).sqrt().clamp_min(1e-5)
+    """Return mean and standard deviation of every row over its coordinates, the latter divided by d_in - 1.
+
+    That divisor, and `LAYER_EPS` beside it, are those of OpenAI's sparse_autoencoder, SAELens and ViT-Prisma.
+    """
+    return x.mean(1, keepdim=True), x.std(1, keepdim=True)

@@ -1,6 +1,6 @@
 """Sparse codes: which latents are active in each row, and how strongly."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
@@ -69,8 +69,8 @@ class Codes:
 
     def to(self, device: torch.device | str) -> "Codes":
         """Move to a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Codes(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in moved.items()})
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
 
     def _count_fired(self, groups: Tensor, n_groups: int) -> Tensor:
         """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""

@@ -1,5 +1,7 @@
 """Dictionary files: `dictionary.safetensors` with the tensors, `dictionary.json` with everything else.
 
+`load_dictionary` also reads what other libraries write; see `sae.dictionaries.formats`.
+
 The JSON holds the format version, the width of the vectors, the config with its kind, the provenance (subject,
 hookpoint, store hash, seed, what normalisation was folded, vectors trained on, metrics: whatever the writer gives)
 and the sha256 over config and tensors. It is renamed into place last, so a folder with matching files is complete.
@@ -12,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from sae import builtin
 from sae import config as configs
-from sae.dictionaries import registry
+from sae.dictionaries import hub, registry
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.formats import registry as formats
+from sae.dictionaries.formats.files import read_safetensors
 from sae.durable import write_durably
 from sae.errors import ConfigError, DictionaryError, nearest
 
@@ -65,15 +68,26 @@ def save_dictionary(
     dictionary.provenance = provenance
 
 
-def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> Dictionary:
-    """Read a dictionary from its folder or by its `builtin:` name.
+def load_dictionary(source: Path | str, device: torch.device | str = "cpu", **hints: Any) -> Dictionary:
+    """Read a dictionary, ours or one that another library saved.
+
+    Args:
+        source: its folder; its `builtin:` name; `hub:OWNER/NAME[@REVISION][/FOLDER]` on the Hugging Face hub; or, of
+            the libraries that save a single pickle, that file.
+        device: where to put it.
+        hints: what the file of another library does not say, such as `kind` and `k` of a bare state dict, or the
+            `scale` of the inputs that it was trained on. An error asks for what is needed.
 
     Raises:
         ConfigError: no built-in dictionary has that name.
         DictionaryError: a file is missing or damaged, of another format version or an unknown kind, or holds other
-            tensors than its config says.
+            tensors than its config says; or no known library wrote it.
     """
-    folder = dictionary_folder(source)
+    folder = hub.download(str(source)) if str(source).startswith(hub.PREFIX) else dictionary_folder(source)
+    if not (folder / CONFIG_FILE).exists() and folder.exists():
+        return formats.read(folder, hints).to(device).eval()
+    for hint in hints:
+        raise DictionaryError(f"{folder}: a dictionary of ours says all there is to say; {hint!r} has no meaning.")
     description = _read_description(folder / CONFIG_FILE)
     try:
         config = registry.decode_config(description["config"], where="config")
@@ -81,7 +95,7 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu") -> D
         raise DictionaryError(f"{folder / CONFIG_FILE}: {error}") from error
     dictionary = registry.make_dictionary(config, description["d_in"], description.get("d_out"))
     dictionary.provenance = description["provenance"]
-    _fill(dictionary, _read_tensors(folder / TENSORS_FILE), folder / TENSORS_FILE)
+    _fill(dictionary, read_safetensors(folder / TENSORS_FILE), folder / TENSORS_FILE)
     found, written = dictionary.hash, description["sha256"]
     if found != written:
         raise DictionaryError(
@@ -125,15 +139,6 @@ def _read_description(path: Path) -> dict[str, Any]:
             found = repr(description[key]) if key in description else "nothing"
             raise DictionaryError(f"{path}: {key} should be of type {expected.__name__}; found {found}.")
     return description
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise DictionaryError(f"{path}: no such file.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DictionaryError(f"{path}: not a readable safetensors file: {error}.") from error
 
 
 def _fill(dictionary: Dictionary, tensors: dict[str, Tensor], path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Dictionaries that select nothing: every unit answers every vector. They are controls, and nothing trains them.
+"""Dictionaries that select nothing: every unit answers every vector.
 
-codes = W_enc.T @ (x - b_dec) + b_enc
-x_hat = codes @ W_dec + b_dec
+    codes = W_enc.T @ (x - b_dec) + b_enc
+    x_hat = codes @ W_dec + b_dec
+
+They are controls, and nothing trains them.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from sae.tensors import Vectors
 
 class Linear(Dictionary):
     """Base of the dictionaries whose codes are dense; whatever is not zero counts as an entry, negative values too."""
+
+    fitted = True
+    transcodes = False
 
     def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__(config, d_in, d_out)

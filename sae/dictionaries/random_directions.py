@@ -18,9 +18,10 @@ class RandomDirectionsConfig(TopKConfig):
 
 
 class RandomDirections(TopK):
-    """Drawn by `initialise`; its tensors take no gradient."""
+    """Keeps the k largest of random directions; drawn by `initialise`, and no tensor takes a gradient."""
 
     config_type = RandomDirectionsConfig
+    fitted = True
 
     def __init__(self, config: RandomDirectionsConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__(config, d_in, d_out)

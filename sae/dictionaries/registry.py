@@ -9,22 +9,29 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from sae import config as configs
+from sae.dictionaries.archetypal import Archetypal
 from sae.dictionaries.base import Dictionary, DictionaryConfig
 from sae.dictionaries.batch_topk import BatchTopK
 from sae.dictionaries.frozen import FrozenDecoder, FrozenEncoder
+from sae.dictionaries.ica import Ica
+from sae.dictionaries.kmeans import KMeans
 from sae.dictionaries.linear import Constant, Identity, Pca
+from sae.dictionaries.matching_pursuit import MatchingPursuit
+from sae.dictionaries.matryoshka import Matryoshka
 from sae.dictionaries.random_directions import RandomDirections
+from sae.dictionaries.semi_nmf import SemiNmf
 from sae.dictionaries.threshold import Thresholded
 from sae.dictionaries.topk import AbsTopK, TopK
 from sae.errors import ConfigError, DictionaryError, nearest
 
 GROUP = "sae.dictionaries"
 
-TRAINED: tuple[type[Dictionary], ...] = (TopK, AbsTopK, BatchTopK)
+TRAINED: tuple[type[Dictionary], ...] = (TopK, AbsTopK, BatchTopK, Matryoshka, MatchingPursuit, Archetypal)
 """Architectures that learn."""
 
 CONTROLS: tuple[type[Dictionary], ...] = (
     *(Thresholded, Identity, Pca, Constant, RandomDirections),
+    *(Ica, KMeans, SemiNmf),
     *(FrozenDecoder, FrozenEncoder),
 )
 """What they are compared with."""

@@ -70,21 +70,29 @@ def controls_for(
         EvaluationError: the vectors or the rates are not those of this dictionary, or too few.
     """
     _check(dictionary, x, rates)
-    every = -(-len(x) // CALIBRATION_ROWS)
-    sample, d_in = x[::every].float().cpu(), dictionary.d_in
+    sample, d_in = _spread(x), dictionary.d_in
     rates = rates.cpu()
     make: dict[str, Callable[[], Dictionary]] = {
         "neurons": lambda: Identity(IdentityConfig(d_sae=d_in), d_in),
         "neurons_cut": lambda: _cut_neurons(d_in, l0),
         "neurons_rectified": lambda: Thresholded.neurons(sample, rates),
         "pca": lambda: _initialised(Pca(PcaConfig(d_sae=2 * d_in), d_in), sample),
-        "random_directions": lambda: Thresholded.random_directions(
-            sample, rates, torch.Generator().manual_seed(CONTROL_SEED + seed)
-        ),
+        "random_directions": lambda: random_directions(sample, rates, seed),
         "constant": lambda: _initialised(Constant(ConstantConfig(d_sae=N_CONSTANT), d_in), sample),
     }
     device = dictionary.W_dec.device
     return [Control(name, DESCRIPTIONS[name], made().to(device).eval()) for name, made in make.items()]
+
+
+def random_directions(x: Shaped[Tensor, "rows d_in"], rates: Float[Tensor, " d_sae"], seed: int = 0) -> Thresholded:
+    """Return as many random directions as there are rates, each firing as often.
+
+    Args:
+        x: rows to set thresholds on, at most `CALIBRATION_ROWS` of them.
+        rates: share of rows on which each is to fire.
+        seed: other seeds give other directions.
+    """
+    return Thresholded.random_directions(_spread(x), rates, torch.Generator().manual_seed(CONTROL_SEED + seed))
 
 
 def shipped_controls(source: Path | str) -> dict[str, str]:
@@ -106,6 +114,11 @@ def _cut_neurons(d_in: int, l0: float) -> Dictionary:
     neurons.W_enc_rows.copy_(torch.eye(d_in))
     neurons.W_dec.copy_(torch.eye(d_in))
     return neurons
+
+
+def _spread(x: Shaped[Tensor, "rows d_in"]) -> Vectors:
+    """Return at most `CALIBRATION_ROWS` of the rows, evenly spread."""
+    return x[:: -(-len(x) // CALIBRATION_ROWS)].float().cpu()
 
 
 def _initialised(dictionary: Dictionary, sample: Vectors) -> Dictionary:

@@ -1,16 +1,18 @@
 """Gathering what is scored: one pass over a store for reconstruction, and the sample for everything with labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sae.activations.store import Vectors
+from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
+from sae.evaluation.ground import Rows
 from sae.evaluation.metric import Accumulator, Metric, Score
 from sae.evaluation.sample import Sample, halves
 from sae.evaluation.splicing import trained_rows
@@ -31,41 +33,47 @@ MIN_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one pass over vectors says of a dictionary."""
+    """What one pass over vectors says of a dictionary; `site_scores` has an FVU for each of several sites written."""
 
     scores: list[Score]
     firing: reconstruction.FiringRates
+    site_scores: list[Score]
 
 
-def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vectors: int, seed: int) -> Rebuilt:
+def rebuild(dictionary: Dictionary, found: Rows, n_vectors: int, chunk_vectors: int, seed: int) -> Rebuilt:
     """Encode and decode the first `n_vectors`, chunks of whole examples at a time.
 
     Raises:
         EvaluationError: a vector is not finite.
     """
     accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), reconstruction.FiringRates(dictionary.d_sae)
+    widths = [part.d_in for part in found.targets.parts]
+    sites = [Accumulator([reconstruction.Fvu]) for _ in widths] if len(widths) > 1 else []
     device = dictionary.W_dec.device
     with progress("encode", total=n_vectors, unit="vectors") as bar:
-        for start, rows in vectors.whole_examples(chunk_vectors, n_vectors):
-            x = vectors.read(start, start + len(rows))
-            _check_finite(x, start, vectors)
-            chunk = next(reconstruction.reconstructions(dictionary, [x.to(device)]))
+        for start, rows in found.inputs.whole_examples(chunk_vectors, n_vectors):
+            x = _read(found.inputs, start, len(rows)).to(device)
+            target = None if found.targets is found.inputs else _read(found.targets, start, len(rows)).to(device)
+            chunk = reconstruction.reconstruction(dictionary, x, target)
             accumulator.update(chunk)
             firing.update(chunk.codes)
+            for site, *parts in zip(sites, chunk.x.split(widths, 1), chunk.x_hat.split(widths, 1), strict=False):
+                site.update(reconstruction.Reconstruction(parts[0], chunk.codes, parts[1]))
             bar.advance(len(rows))
-    return Rebuilt(accumulator.scores(seed), firing)
+    return Rebuilt(accumulator.scores(seed), firing, [score for site in sites for score in site.scores(seed)])
 
 
 def rebuild_rows(dictionary: Dictionary, x: Shaped[Tensor, "rows d_in"], chunk_vectors: int, seed: int) -> list[Score]:
     """Return the reconstruction scores of a control on a sample's rows."""
     accumulator, device = Accumulator(RECONSTRUCTION_METRICS), dictionary.W_dec.device
     parts = (part.float().to(device) for part in x.split(chunk_vectors))
-    for chunk in reconstruction.reconstructions(dictionary, parts):
-        accumulator.update(chunk)
+    for part in parts:
+        accumulator.update(reconstruction.reconstruction(dictionary, part))
     return accumulator.scores(seed)
 
 
-def _check_finite(x: Float[Tensor, "rows d_in"], start: int, vectors: Vectors) -> None:
+def _read(vectors: Vectors, start: int, n_rows: int) -> Float[Tensor, "rows d_in"]:
+    x = vectors.read(start, start + n_rows)
     bad = ~x.isfinite().all(1)
     if bad.any():
         row = start + int(bad.nonzero()[0])
@@ -74,6 +82,7 @@ def _check_finite(x: Float[Tensor, "rows d_in"], start: int, vectors: Vectors) -
             f"{vectors!r}: row {row} (example {example}) holds NaN or infinite values, {int(bad.sum())} rows of this "
             "chunk do; the subject overflowed, or the store was damaged (sae verify)."
         )
+    return x
 
 
 def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -> Sample:
@@ -96,12 +105,11 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         shapes = {family: list(values.shape) for family, values in labels.items()}
         raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
     pooled = all(per_example.values())
-    place = (rows.example - first).numpy()
     if pooled:
         shown = (distinct - first).numpy()
         factors = {family: values[shown] for family, values in labels.items()}
     else:
-        factors = {family: values[place, rows.position.numpy()] for family, values in labels.items()}
+        factors = _at_rows(labels, rows)
     return Sample(
         x=vectors.read(0, len(rows), vectors.dtype),
         rows=rows,
@@ -111,6 +119,19 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         label_names=inputs.label_names,
         match=halves(distinct if pooled else rows.example, seed),
     )
+
+
+def labels_of_rows(inputs: Labelled, rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Return the labels of rows; those of an example hold for all its rows."""
+    return _at_rows(inputs.labels(int(rows.example.min()), int(rows.example.max()) + 1), rows)
+
+
+def _at_rows(labels: Mapping[str, np.ndarray], rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """Look labels up that begin with the first example of the rows."""
+    example, position = (rows.example - rows.example.min()).numpy(), rows.position.numpy()
+    return {
+        family: values[example] if values.ndim == 1 else values[example, position] for family, values in labels.items()
+    }
 
 
 def vectors_of(

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.errors import EvaluationError
+from sae.evaluation.meanings import MIXED_AUC
 from sae.evaluation.metric import Measured, item_metric
-from sae.evaluation.relations import MIXED_AUC
 from sae.evaluation.responses import own_auc
 from sae.evaluation.sample import MIN_POSITIVES, Units
 

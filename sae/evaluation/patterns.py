@@ -33,9 +33,9 @@ class Pattern:
 
     def text(self, decode: Callable[[int], str]) -> str:
         """Write the pattern as text with the row's own token in angle quotes; a dot stands for any token."""
-        token = _visible(decode(self.token))
+        token = visible(decode(self.token))
         if self.previous is not None:
-            return f"{_visible(decode(self.previous))} «{token}»"
+            return f"{visible(decode(self.previous))} «{token}»"
         return f"«{token}»" if self.back == 0 else " ".join([token, *["·"] * (self.back - 1), "«·»"])
 
 
@@ -82,7 +82,7 @@ class Patterns:
             raise EvaluationError(f"explanations: {len(match)} rows leave one half of the sample empty; use more rows.")
         window = np.stack([sample.rows.example.numpy(), sample.rows.position.numpy() // WINDOW], 1)[~match]
         self.window_starts = np.flatnonzero(np.r_[True, (np.diff(window, axis=0) != 0).any(1)])
-        self._index(_context(sample.rows), match)
+        self._index(context_of(sample.rows), match)
 
     def _index(self, context: Int[np.ndarray, "rows reach"], match: Bool[np.ndarray, " rows"]) -> None:
         self.context, self.match = context, match
@@ -211,7 +211,7 @@ def _fitted(
     return Explanation(mean - float(weights @ sizes) / n_rows, tuple(chosen), tuple(weights.tolist()))
 
 
-def _context(rows: Provenance) -> Int[np.ndarray, "rows reach"]:
+def context_of(rows: Provenance) -> Int[np.ndarray, "rows reach"]:
     """Return the token of each row and of the rows before it in the same example, -1 where there is none."""
     assert rows.token is not None
     token = rows.token.to(torch.int64).numpy()
@@ -231,7 +231,7 @@ def _frequent(keys: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " known"]:
     return distinct[(distinct >= 0) & (n >= MIN_ROWS)]
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
     """Make white space and control characters of a token visible."""
     shown = token.encode("unicode_escape").decode("ascii") if not token.isprintable() else token
     return shown.replace(" ", "␣")

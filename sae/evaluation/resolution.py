@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae.evaluation.meanings import MIXED_AUC, meanings, n_meanings
 from sae.evaluation.metric import Measured, item_metric
-from sae.evaluation.relations import MIXED_AUC, meanings, n_meanings
 from sae.evaluation.sample import ENCODED_ROWS, Units
 
 RESOLVED_AUC = 0.9
@@ -36,7 +36,7 @@ class Mixtures:
     Attributes:
         neuron, label: the pairs, sorted by neuron; the label is the one of its meaning that the neuron detects best.
         auc: of the neuron for the concept, on the half to score on.
-        groups: the meaning that each label has for each neuron (see `relations.meanings`).
+        groups: the meaning that each label has for each neuron (see `meanings.meanings`).
         related: which labels are.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from sae.errors import EvaluationError
@@ -84,13 +84,11 @@ def correlations(one: Responses, two: Responses) -> Iterator[tuple[int, Float[Te
         yield first, (covariance * scale[rows, None] * other_scale).clamp(-1, 1)
 
 
-def shuffled_items(responses: SparseResponses, match: Bool[Tensor, " items"], seed: int) -> SparseResponses:
-    """Return the same activations dealt out to other items of the same half: partners found there are chance."""
-    generator = torch.Generator().manual_seed(seed)
-    place = torch.empty(len(match), dtype=torch.int32)
-    for half in (match, ~match):
-        members = half.nonzero()[:, 0]
-        place[members] = members[torch.randperm(len(members), generator=generator)].int()
+def shuffled_items(responses: SparseResponses, group: Shaped[Tensor, " items"], seed: int) -> SparseResponses:
+    """Return the same activations dealt out to other items of the same group: what is left, the groups explain."""
+    order = torch.randperm(len(group), generator=torch.Generator().manual_seed(seed))
+    place = torch.empty(len(group), dtype=torch.int32)
+    place[group.argsort(stable=True)] = order[group[order].argsort(stable=True)].int()
     return SparseResponses(responses.offsets, place[responses.items.long()], responses.values, responses.n_items)
 
 

@@ -17,9 +17,11 @@ Entries are in compressed rows: row i holds `offsets[i]:offsets[i + 1]`; a laten
 A backend may fill rows up with entries of latent 0 and value -inf, which a rectifier turns into entries without effect.
 
 `reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs,
-`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`).
+`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`), `gpu` the one for CUDA devices, by Triton.
 """
 
+import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,6 +36,8 @@ from sae.kernels import cpu, cpu_bf16, reference
 
 Entries = tuple[Tensor, Tensor, Tensor]
 """Offsets, indices and values of compressed rows."""
+
+logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -55,7 +59,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu}
-"""Fast backends by device type; any other device runs `reference`."""
+"""Backends by device type. That of "cuda" joins on first use; any other device runs `reference`."""
 
 HAS_BF16 = cpu_bf16.is_fast()
 """Whether this processor multiplies bf16 matrices faster than float32 ones."""
@@ -80,9 +84,24 @@ def candidates(precision: Candidates) -> Iterator[None]:
 
 def backend_of(tensor: Tensor) -> Backend:
     """Return the backend for the device that a tensor lies on."""
-    if tensor.device.type == "cpu" and tensor.dtype == torch.float32 and _candidates.get() == "bf16" and HAS_BF16:
+    device = tensor.device.type
+    if device == "cpu" and tensor.dtype == torch.float32 and _candidates.get() == "bf16" and HAS_BF16:
         return cpu_bf16
-    return BACKENDS.get(tensor.device.type, reference)
+    if device == "cuda" and device not in BACKENDS:
+        BACKENDS[device] = _cuda_backend()
+    return BACKENDS.get(device, reference)
+
+
+def _cuda_backend() -> Backend:
+    """Import Triton only where it is of use; torch without it stays slow, but works."""
+    if importlib.util.find_spec("triton") is None:
+        logger.warning(
+            "Triton is not installed: on CUDA devices sparse operations run as dense ones, many times slower."
+        )
+        return reference
+    from sae.kernels import gpu
+
+    return gpu
 
 
 def encode_topk(

@@ -75,7 +75,9 @@ class TrainConfig:
     """Makes a transcoder, which writes the vectors at this hookpoint of the same grid; null reconstructs the inputs."""
 
     n_vectors: int | None = None
-    """Vectors to train on, repetitions counted; rounded up to whole batches. Either this or `n_epochs`."""
+    """Vectors to train on, repetitions counted; rounded up to whole batches. Either this or `n_epochs`.
+
+    Kinds that are fitted at once, like pca, are fitted to so many vectors."""
 
     n_epochs: float | None = None
     """Passes over the store's vectors."""

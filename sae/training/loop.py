@@ -1,8 +1,6 @@
 """A training run from store to saved dictionary: order of vectors, checkpoints, metrics, stopping and resuming."""
 
-import dataclasses
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sae import config as settings
 from sae.activations.store import ActivationStore
-from sae.dictionaries import io
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import ConfigError, TrainingError
@@ -25,7 +23,7 @@ from sae.training.dead import rate_histogram
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
 from sae.training.prefetch import Prefetcher
-from sae.training.proof import Proof
+from sae.training.proof import check_folding, save_proven
 from sae.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -33,11 +31,11 @@ logger = logging.getLogger(__name__)
 Probe = Callable[[Dictionary], dict[str, float]]
 """A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
 
-SAMPLE_VECTORS = 8192
-"""Vectors from which the initial parameters are set, and on which the saved dictionary is proven."""
+PROVEN_VECTORS = 8192
+"""Vectors on which the saved dictionary is proven to do what was trained."""
 
-PROVEN_EARLY = 512
-"""Vectors on which folding is tried before training."""
+CHUNK_VECTORS = 4096
+"""Vectors that a dictionary fitted at once is measured on at a time."""
 
 N_HISTOGRAMS = 20
 """Histograms of firing rates in a run, each over the vectors since the one before."""
@@ -51,6 +49,9 @@ def train(
     resume: bool = False,
 ) -> Dictionary:
     """Train a dictionary on a hookpoint of a store, or on several, and save it in `config.out`.
+
+    Kinds that learn by no steps (`Dictionary.fitted`: k-means, principal components, ...) are fitted at once to
+    `n_vectors` vectors of the store, or all if it has fewer, which are held in memory.
 
     Args:
         store: where the vectors are; as many as `config.store` names.
@@ -94,10 +95,12 @@ class Run:
         torch.manual_seed(config.seed)
         widths = [side.vectors.d_in for side in self.data.sides]
         dictionary = make_dictionary(config.dictionary, *widths)
+        if dictionary.fitted:
+            return self._fit_at_once(dictionary)
         if not any(parameter.requires_grad for parameter in dictionary.parameters()):
-            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control that is not trained.")
+            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: a control, neither trained nor fitted.")
         if state is None:
-            self._initialise(dictionary)
+            self._initialise(dictionary, dictionary.sample_vectors)
         else:
             self.metrics = state["metrics"]
         self.trainer = Trainer(dictionary.to(config.device), config, *self.maps)
@@ -209,24 +212,32 @@ class Run:
             f"Lower lr ({self.config.optimiser.lr:g}), or lengthen the warm-up."
         )
 
+    def _fit_at_once(self, dictionary: Dictionary) -> Dictionary:
+        """Fit an architecture that takes no steps, save it, and return it; figures are those of the vectors it saw."""
+        config = self.config
+        assert config.n_vectors is not None, "the config has not been resolved"
+        with MetricLog(config.out, wandb=config.wandb, name=self.name, config=self._identity()) as log:
+            self.log = log
+            (sample,) = self._initialise(dictionary, config.n_vectors)
+            self.metrics = _figures(dictionary.eval(), sample)
+            log.write(0, self.metrics)
+            return self._save_dictionary(dictionary, len(sample), {})
+
     def _finish(self) -> Dictionary:
-        """Save the dictionary for vectors as they are, once the saved file has been proven to do what was trained."""
-        folder, unproven = self.config.out / "dictionary", self.config.out / "dictionary.unproven"
+        return self._save_dictionary(self.trainer.dictionary, self.trainer.n_vectors_done, self._calibrate())
+
+    def _save_dictionary(self, trained: Dictionary, n_vectors: int, calibration: dict[str, float]) -> Dictionary:
+        """Save what takes vectors as they are, once the file has been proven to do what was trained."""
         provenance = self.data.describe() | {
             "seed": self.config.seed,
-            "n_vectors_trained": self.trainer.n_vectors_done,
+            "n_vectors_trained": n_vectors,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
-        if figures := self._calibrate():
-            provenance["calibration"] = figures
-        io.save_dictionary(self._folded(), unproven, provenance)
-        dictionary = io.load_dictionary(unproven, self.trainer.device).requires_grad_(False)
-        x = self.data.sample(SAMPLE_VECTORS, self.config.seed)[0].to(self.trainer.device)
-        proof = Proof.of(self.trainer.dictionary, dictionary, self.trainer.maps, x)
-        proof.check(str(unproven))
-        io.save_dictionary(dictionary, folder, {"proof": dataclasses.asdict(proof)})
-        shutil.rmtree(unproven)
+        provenance |= {"calibration": calibration} if calibration else {}
+        x = self.data.sample(PROVEN_VECTORS, self.config.seed)[0]
+        folder = self.config.out / "dictionary"
+        dictionary = save_proven(trained, self.maps, folder, provenance, x)
         self.log.artifact(folder, self.name, "dictionary", dictionary.provenance)
         logger.info("Dictionary saved in %s.", folder)
         return dictionary
@@ -247,13 +258,17 @@ class Run:
     def _folded(self) -> Dictionary:
         return self.trainer.dictionary.fold(*self.maps).eval().requires_grad_(False)
 
-    def _initialise(self, dictionary: Dictionary) -> None:
-        """Set the initial parameters, and refuse early what could not be saved in the end."""
-        sample = self.data.sample(SAMPLE_VECTORS, self.config.seed)
-        x, *target = (normalise(part) for normalise, part in zip(self.maps, sample, strict=True))
+    def _initialise(self, dictionary: Dictionary, n_vectors: int) -> tuple[Tensor, ...]:
+        """Set the parameters from normalised vectors in a random order of their own, and return these.
+
+        An architecture that could not be saved in the end is refused here.
+        """
+        sample = self.data.sample(n_vectors, self.config.seed)
+        normalised = tuple(mapping.to("cpu")(part) for mapping, part in zip(self.maps, sample, strict=True))
+        x, *target = normalised
         dictionary.initialise(x, torch.Generator().manual_seed(self.config.seed), *target)
-        proof = Proof.of(dictionary, dictionary.fold(*self.maps), self.maps, sample[0][:PROVEN_EARLY])
-        proof.check(self.config.dictionary.kind)
+        check_folding(dictionary, self.maps, sample[0])
+        return normalised
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
@@ -298,6 +313,18 @@ def check_device(name: str) -> None:
     n_devices = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")
+
+
+@torch.no_grad()
+def _figures(dictionary: Dictionary, x: Tensor) -> dict[str, float]:
+    """Return FVU and L0 of a fitted dictionary on some vectors."""
+    squared_error, n_active = 0.0, 0
+    for rows in x.split(CHUNK_VECTORS):
+        codes = dictionary.encode(rows)
+        squared_error += float((dictionary.decode(codes) - rows).double().square().sum())
+        n_active += int(codes.l0().sum())
+    spread = float((x - x.mean(0)).double().square().sum())
+    return {"fvu": squared_error / spread, "l0": n_active / len(x), "n_vectors": len(x)}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -1,4 +1,7 @@
+import dataclasses
+import re
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +10,7 @@ from sae.dictionaries import registry
 from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, DictionaryError
+from scripts import write_architectures
 
 
 def test_a_config_survives_plain_data() -> None:
@@ -48,3 +52,25 @@ def test_another_package_adds_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(registry.make_dictionary(registry.decode_config({"kind": "other", "d_sae": 3}), 3)) is Other
     with pytest.raises(DictionaryError, match="no Dictionary"):
         registry.dictionary_type("broken")
+
+
+class TestPage:
+    def test_it_is_up_to_date_and_names_everything(self) -> None:
+        assert write_architectures.main(check=True) == 0, "run python scripts/write_architectures.py"
+        text = write_architectures.page()
+        for kind, one in registry.BUILT_IN.items():
+            assert f"| [{kind}](#" in text and f"`{kind}`" in text
+            for setting in dataclasses.fields(one.config_type):
+                assert f"| `{setting.name}` | " in text, "every setting has a docstring"
+
+    def test_links_lead_to_headings(self) -> None:
+        text = write_architectures.page()
+        headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}
+        assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors
+
+    def test_a_page_that_is_out_of_date_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(write_architectures, "PAGE", tmp_path / "architectures.md")
+        assert write_architectures.main(check=True) == 1
+        assert write_architectures.main(check=False) == 0
+        assert write_architectures.main(check=True) == 0

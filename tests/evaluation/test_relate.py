@@ -13,6 +13,7 @@ from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, EvaluationError, StoreError
 from sae.evaluation.relate import RelateConfig, relate
+from sae.evaluation.splitting_graph import SplittingGraph
 from sae.subjects.load import load
 from sae.tensors import Batch, Kind
 
@@ -89,12 +90,37 @@ def test_two_subjects_are_compared_by_activations_alone(stores, tmp_path: Path) 
     assert set(comparison.controls) == {"random_directions", "neurons", "shuffled_rows"}
 
 
-def test_sizes_become_a_graph_with_a_picture(stores, tmp_path: Path) -> None:
-    dictionaries = [make(stores[0], d_sae, seed) for seed, d_sae in enumerate((96, 12, 24))]
-    relation = relate(dictionaries, stores[:1], settings(tmp_path, 3), token_text=str)
-    steps = [(c.one, c.two) for c in relation.comparisons if c.score.name == "split_share"]
-    assert steps == [("dictionary-1", "dictionary-2"), ("dictionary-2", "dictionary-0")]
-    assert {path.suffix for path in tmp_path.glob("splitting*")} == {".json", ".png", ".pdf", ".csv"}
+def test_sizes_become_a_graph_with_pictures(stores, tmp_path: Path) -> None:
+    dictionaries = [make(stores[0], d_sae, seed) for seed, d_sae in enumerate((96, 12, 24, 12))]
+    relation = relate(dictionaries, stores[:1], settings(tmp_path, 4), token_text=str)
+    splits = [comparison for comparison in relation.comparisons if comparison.score.name == "split_share"]
+    assert [(c.one, c.two) for c in splits] == [("dictionary-1", "dictionary-2"), ("dictionary-2", "dictionary-0")]
+    always = {"random_directions", "shuffled_within_tokens", "shuffled_rows"}
+    assert [set(c.controls) - always for c in splits] == [{"same_size"}, set()]
+    graph = SplittingGraph.load(tmp_path / "splitting.json")
+    assert graph.names == ("12 latents", "24 latents", "96 latents")
+    assert [bar["masked_cosine"] for bar in relation.about["splitting_bars"]] == list(graph.bars)
+    names = ("splitting", "splitting-chance")
+    pictures = {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "csv")}
+    assert {path.name for path in tmp_path.glob("splitting*")} == {"splitting.json", *pictures}
+
+
+def test_a_larger_dictionary_with_the_same_latents_inherits_beyond_every_control(stores, tmp_path: Path) -> None:
+    small = make(stores[0])
+    large = make(stores[0], 96)
+    for name in ("W_enc_rows", "W_dec"):
+        getattr(large, name).data[:48] = getattr(small, name).data
+        getattr(large, name).data[48:] = -getattr(small, name).data
+    relation = relate([small, large], stores[:1], settings(tmp_path))
+    (inherited,) = [c for c in relation.comparisons if c.score.name == "inherited_share"]
+    assert all(inherited.score.value > control.value + 0.1 for control in inherited.controls.values())
+    assert inherited.controls["random_directions"].value < 0.2
+
+
+def test_labels_of_other_inputs_are_not_used(stores, tmp_path: Path, caplog) -> None:
+    dictionaries = [make(stores[0], d_sae) for d_sae in (12, 24)]
+    relate(dictionaries, stores[:1], settings(tmp_path), RandomTokens(seed=1))
+    assert "their labels are not used" in caplog.text
 
 
 def test_what_does_not_belong_together_is_refused(stores, tiny_neox_folder: Path, tmp_path: Path) -> None:

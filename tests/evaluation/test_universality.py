@@ -72,6 +72,13 @@ def test_shuffling_keeps_the_halves():
         torch.testing.assert_close(dense[half].sort(0).values, one[half].sort(0).values)
 
 
+def test_shuffling_keeps_what_the_groups_explain():
+    group = torch.arange(90) % 3
+    one = (group == 1).float()[:, None] * torch.rand(90, 2)
+    dense = shuffled_items(sparse(one), group, 0).columns(torch.arange(2))
+    assert torch.equal(dense > 0, one > 0) and not torch.equal(dense, one)
+
+
 def test_other_rows_are_refused():
     with pytest.raises(EvaluationError, match="units of 100 and 90 items"):
         best_partners(sparse(torch.rand(100, 2)), sparse(torch.rand(90, 2)), alternating(100))

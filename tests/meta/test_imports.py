@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 HEAVY = ("torch", "transformer_lens", "open_clip", "wandb", "starlette", "transformers", "datasets")
+OPTIONAL = (
+    *("transformer_lens", "open_clip", "wandb", "tyro", "beartype", "datasets"),
+    *("matplotlib", "scipy", "sklearn", "PIL"),
+)
 CORE = (
     "sae.config",
     "sae.dictionaries.registry",
@@ -23,8 +27,7 @@ def test_import_sae_is_light() -> None:
 
 
 def test_core_imports_without_optional_packages() -> None:
-    optional = ("transformer_lens", "open_clip", "wandb", "tyro", "beartype", "datasets", "matplotlib", "scipy", "PIL")
-    blocked = f"sys.modules.update(dict.fromkeys({optional!r}))"
+    blocked = f"sys.modules.update(dict.fromkeys({OPTIONAL!r}))"
     imports = "; ".join(f"import {name}" for name in CORE)
     assert loaded_after(f"{blocked}; {imports}", ()) == "[]"
 

@@ -36,5 +36,5 @@ def test_no_two_test_files_share_a_name() -> None:
 def test_tests_mirror_the_package() -> None:
     parts = {path.parent.name for path in PACKAGE if path.parent != ROOT / "sae"}
     for folder in (ROOT / "tests").iterdir():
-        if folder.is_dir() and folder.name not in ("meta", "__pycache__", "data"):
+        if folder.is_dir() and folder.name not in ("meta", "interop", "__pycache__", "data"):
             assert folder.name in parts, f"tests/{folder.name} mirrors nothing"

@@ -12,9 +12,11 @@ import torch
 
 from sae import config as settings
 from sae.activations.store import ActivationStore
+from sae.dictionaries import registry
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
-from sae.dictionaries.random_directions import RandomDirectionsConfig
+from sae.dictionaries.kmeans import KMeansConfig
+from sae.dictionaries.threshold import ThresholdedConfig
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, TrainingError
 from sae.training.config import TrainConfig
@@ -255,7 +257,36 @@ def test_a_folder_that_cannot_be_written_is_named(store: ActivationStore, config
         train(store, config)
 
 
-def test_a_control_is_not_trained(store: ActivationStore, config: TrainConfig) -> None:
-    control = RandomDirectionsConfig(d_sae=config.dictionary.d_sae, k=2)
-    with pytest.raises(ConfigError, match="'random_directions': a control that is not trained"):
-        train(store, dataclasses.replace(config, dictionary=control))
+class TestFittedAtOnce:
+    @pytest.mark.parametrize("kind", sorted(kind for kind, one in registry.BUILT_IN.items() if one.fitted))
+    def test_a_baseline_is_fitted_and_saved_like_any_dictionary(
+        self, kind: str, store: ActivationStore, config: TrainConfig
+    ) -> None:
+        d_sae = {"identity": 16, "pca": 32, "ica": 32}.get(kind, 48)
+        settings = {"kind": kind, "d_sae": d_sae} | ({"k": 2} if kind == "random_directions" else {})
+        config = dataclasses.replace(config, dictionary=registry.decode_config(settings), n_vectors=1000)
+        train(store, config)
+        saved = load_dictionary(config.out / "dictionary")
+        line = metrics(config)[-1]
+        assert saved.config == config.dictionary and saved.provenance["n_vectors_trained"] == 1000
+        assert saved.provenance["metrics"] == {key: line[key] for key in ("fvu", "l0", "n_vectors")}
+        vectors = config.rows.select(store, config.hookpoint)
+        x = vectors.read(0, len(vectors))
+        fvu = float((saved(x) - x).square().sum() / (x - x.mean(0)).square().sum())
+        assert fvu == pytest.approx(line["fvu"], rel=0.15, abs=1e-6)
+        assert saved.encode(x).l0().float().mean() == pytest.approx(line["l0"], rel=0.05)
+
+    def test_a_small_store_is_used_whole_and_the_seed_decides(
+        self, store: ActivationStore, config: TrainConfig
+    ) -> None:
+        config = dataclasses.replace(config, dictionary=KMeansConfig(d_sae=8), n_vectors=10**9)
+        train(store, config)
+        n_all = len(config.rows.select(store, config.hookpoint))
+        assert load_dictionary(config.out / "dictionary").provenance["n_vectors_trained"] == n_all
+        again = dataclasses.replace(config, out=config.out.with_name("again"))
+        train(store, again)
+        assert files(again)["dictionary.safetensors"] == files(config)["dictionary.safetensors"]
+
+    def test_what_is_neither_trained_nor_fitted_is_refused(self, store: ActivationStore, config: TrainConfig) -> None:
+        with pytest.raises(ConfigError, match="'thresholded': a control, neither trained nor fitted"):
+            train(store, dataclasses.replace(config, dictionary=ThresholdedConfig(d_sae=48)))

@@ -1,0 +1,117 @@
+"""Semi-non-negative matrix factorisation: codes are non-negative, directions may have any sign.
+
+    codes = argmin_{z >= 0} |x - b_dec - z @ W_dec|^2,   by `n_updates` accelerated projected gradient steps from 0
+    x_hat = codes @ W_dec + b_dec
+
+Ding, Li, Jordan: Convex and semi-nonnegative matrix factorizations, 2010. Beck, Teboulle: A fast iterative
+shrinkage-thresholding algorithm, 2009, for the steps.
+
+A control: what non-negativity gives without sparsity. Fitting alternates between codes of the sample and the directions
+that rebuild it best from them, starting at k-means. What differs from the paper: codes follow projected gradients
+rather than multiplicative updates, under which a code that starts positive never becomes zero; and directions have norm
+1, their lengths going into the codes. No row depends on another. `b_enc` is added to the products of directions and
+vectors, so below zero it is an L1 penalty; it starts, and stays, at zero.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.dictionaries.base import Dictionary, DictionaryConfig
+from sae.dictionaries.codes import Codes
+from sae.dictionaries.initialisation import normalise_rows_
+from sae.dictionaries.kmeans import kmeans_centres
+from sae.errors import ConfigError
+from sae.tensors import Vectors
+
+N_ROUNDS = 30
+"""Rounds of fitting: codes, then directions."""
+
+RIDGE = 1e-6
+"""Added to the codes' second moments, in shares of their mean, so that unused latents do no harm."""
+
+BLOCK_ROWS = 1024
+"""Vectors whose dense codes are held at a time in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiNmfConfig(DictionaryConfig):
+    """Settings of semi-NMF."""
+
+    kind: ClassVar[str] = "semi_nmf"
+
+    n_updates: int = 50
+    """Steps from zero to the codes of a vector."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_updates < 1:
+            raise ConfigError(f"n_updates: {self.n_updates}; allowed: 1 or more.")
+
+
+class SemiNmf(Dictionary):
+    """Finds non-negative codes of least error; as many latents fire as help.
+
+    Attributes:
+        step: scalar; step length of the updates, one over the largest curvature of the squared error.
+    """
+
+    config_type = SemiNmfConfig
+    config: SemiNmfConfig
+    fitted = True
+    transcodes = False
+    step: Tensor
+
+    def __init__(self, config: SemiNmfConfig, d_in: int, d_out: int | None = None) -> None:
+        super().__init__(config, d_in, d_out)
+        self.register_buffer("step", torch.ones(()))
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
+        """Factorise a sample, its mean taken off.
+
+        Raises:
+            DictionaryError: the sample has fewer vectors than there are latents.
+        """
+        x = self.normalised(sample)
+        self.b_dec.copy_(x.double().mean(0))
+        centred = x - self.b_dec
+        self.variance.copy_(centred.double().square().sum(1).mean())
+        self._set_directions(kmeans_centres(centred, self.d_sae, generator))
+        for _ in range(N_ROUNDS):
+            moments = products = torch.zeros((), dtype=torch.float64, device=x.device)
+            for rows in centred.split(BLOCK_ROWS):
+                z = self._codes(rows)
+                moments, products = moments + z.T @ z, products + z.T @ rows.double()
+            moments.diagonal().add_(RIDGE * moments.diagonal().mean())
+            self._set_directions(torch.linalg.solve(moments, products))
+
+    def select(self, x: Vectors) -> Codes:
+        codes = [self._codes(rows - self.b_dec) for rows in x.split(BLOCK_ROWS)]
+        return Codes.from_dense(torch.cat(codes).to(x.dtype))
+
+    def _codes(self, centred: Vectors) -> Float[Tensor, "batch d_sae"]:
+        """Return non-negative codes z that make |z @ W_dec|^2 / 2 - z . pre small, in float64.
+
+        Where there are more latents than dimensions the error is flat in many directions, along which rounding adds
+        up from step to step.
+        """
+        W_dec, pre = self.W_dec.double(), centred.double() @ self.W_enc.double() + self.b_enc
+        codes = ahead = torch.zeros_like(pre)
+        weight = 1.0
+        for _ in range(self.config.n_updates):
+            following = (ahead - self.step * ((ahead @ W_dec) @ W_dec.T - pre)).relu_()
+            next_weight = (1 + (1 + 4 * weight**2) ** 0.5) / 2
+            ahead = following + (weight - 1) / next_weight * (following - codes)
+            codes, weight = following, next_weight
+        return codes
+
+    def _set_directions(self, directions: Float[Tensor, "d_sae d_in"]) -> None:
+        self.W_dec.copy_(directions)
+        normalise_rows_(self.W_dec)
+        self.W_enc_rows.copy_(self.W_dec)
+        self.step.copy_(1 / torch.linalg.matrix_norm(self.W_dec, 2).square())
