@@ -54,9 +54,9 @@ def evaluate(arguments: list[str]) -> None:
     from sae.evaluation.evaluate import evaluate as run
 
     settings = _configured(EvaluateConfig, arguments, "sae evaluate")
-    dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
-    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
-    evaluation = run(dictionary, store, settings, subject, inputs)
+    dictionary, stores = load_dictionary(settings.dictionary), [ActivationStore(path) for path in settings.stores]
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.stores[0] / "config.yaml"), settings.device)
+    evaluation = run(dictionary, stores, settings, subject, inputs)
     evaluation.save(settings.out)
     report = evaluation.report
     log.table(("metric", "value", "95 % interval", "strongest control", "the dictionary is"), report.rows())

@@ -26,6 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae.dictionaries.affine import Matrix
+from sae.dictionaries.folding import multiply
 from sae.dictionaries.kmeans import kmeans_centres
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError
@@ -146,3 +148,9 @@ class Archetypal(TopK):
         mixture[latents, (near + shift) % n_points] += (1 - BACKGROUND) * share
         mixture[latents, near] += (1 - BACKGROUND) * (1 - share)
         return mixture
+
+    @torch.no_grad()
+    def fold_decoder(self, matrix: Matrix) -> None:
+        super().fold_decoder(matrix)
+        for tensor in (self.points, self.relaxation):
+            multiply(tensor, matrix)

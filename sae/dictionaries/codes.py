@@ -46,7 +46,9 @@ class Codes:
         """Lay the rows of several codes of one dictionary one below another."""
         counts = torch.cat([part.counts for part in parts])
         indices, values = (torch.cat(column) for column in zip(*((c.indices, c.values) for c in parts), strict=True))
-        return cls(_offsets(counts), indices, values, parts[0].d_sae)
+        means, deviations = ([getattr(c, name) for c in parts] for name in ("row_mean", "row_deviation"))
+        stacked = [None if column[0] is None else torch.cat(column) for column in (means, deviations)]
+        return cls(_offsets(counts), indices, values, parts[0].d_sae, *stacked)
 
     def on(self, rows: Int[Tensor, " chosen"]) -> "Codes":
         """Return some rows, in the order in which they are given."""
@@ -54,7 +56,8 @@ class Codes:
         offsets = _offsets(counts)
         shift = (self.offsets[rows] - offsets[:-1]).repeat_interleave(counts)
         entries = torch.arange(len(shift), device=shift.device) + shift
-        return Codes(offsets, self.indices[entries], self.values[entries], self.d_sae)
+        normalised_by = [None if one is None else one[rows] for one in (self.row_mean, self.row_deviation)]
+        return Codes(offsets, self.indices[entries], self.values[entries], self.d_sae, *normalised_by)
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -64,7 +64,7 @@ class Foldable(nn.Module):
         unit = outputs.unit
         folded.scale_codes(unit)
         folded.fold_encoder(inputs, unit)
-        multiply(folded.W_dec, outputs.inverse / unit)
+        folded.fold_decoder(outputs.inverse / unit)
         b_dec = outputs.undo(self.b_dec.double()[None])[0]
         if folded.W_skip is not None:
             skip = times(times(folded.W_skip.double().T, transposed(inputs.matrix)).T, outputs.inverse)
@@ -115,6 +115,11 @@ class Foldable(nn.Module):
         multiply(self.W_enc_rows, transposed(inputs.matrix) * unit)
         if self.is_transcoder:
             self.shift_codes(-(self.W_enc_rows.double() @ inputs.mean))
+
+    @torch.no_grad()
+    def fold_decoder(self, matrix: Matrix) -> None:
+        """Let the decoder write rows times `matrix`."""
+        multiply(self.W_dec, matrix)
 
     def _check_maps(self, inputs: Affine, outputs: Affine | None) -> None:
         widths = (inputs.width, self.d_out if outputs is None else outputs.width)

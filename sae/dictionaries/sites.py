@@ -23,12 +23,12 @@ from sae.errors import DictionaryError
 
 @dataclass(frozen=True)
 class Site:
-    """A hookpoint of a subject, and the columns of the vectors that are its own."""
+    """A hookpoint of a subject, and the columns of the vectors that are its own; None is what a file does not say."""
 
-    subject: str
+    subject: str | None
     hookpoint: str
     columns: slice
-    scale: float
+    scale: float | None
 
     @property
     def width(self) -> int:
@@ -37,7 +37,13 @@ class Site:
 
     @property
     def mean_norm(self) -> float:
-        """Mean norm of the vectors that were trained on."""
+        """Mean norm of the vectors that were trained on.
+
+        Raises:
+            DictionaryError: the file does not say it.
+        """
+        if self.scale is None:
+            raise DictionaryError(f"site {self.hookpoint}: the dictionary's provenance gives no scale.")
         return self.width**0.5 / self.scale
 
 
@@ -79,15 +85,15 @@ def relative_norms(dictionary: Dictionary) -> Float[Tensor, "sites d_sae"]:
 
 
 def _sites(provenance: Mapping[str, Any], key: str, width: int) -> tuple[Site, ...]:
-    entries = provenance.get(key)
-    if entries is None and key == "sites" and {"subject", "hookpoint"} <= provenance.keys():
-        entries = [{**provenance, "width": width, "scale": provenance.get("scale_folded", 1.0)}]
+    # Files of older versions and of other libraries name a single hookpoint, or none.
+    single = provenance.get("target_hookpoint" if key == "target_sites" else "hookpoint")
+    entries = provenance.get(key) or ([{**provenance, "hookpoint": single, "width": width}] if single else [])
     if not entries:
         raise DictionaryError(f"the dictionary's provenance lists no {key}, so its vectors are of unknown origin.")
     ends = [0, *accumulate(entry["width"] for entry in entries)]
     if ends[-1] != width:
         raise DictionaryError(f"{key}: {[entry['width'] for entry in entries]} wide, the dictionary {width}.")
     return tuple(
-        Site(entry["subject"], entry["hookpoint"], slice(start, stop), entry["scale"])
-        for entry, start, stop in zip(entries, ends, ends[1:], strict=False)
+        Site(entry.get("subject"), entry["hookpoint"], slice(start, start + entry["width"]), entry.get("scale"))
+        for entry, start in zip(entries, ends, strict=False)
     )

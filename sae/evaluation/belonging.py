@@ -1,44 +1,13 @@
-"""Do dictionary, store, subject and inputs belong together, and can they be scored at all?"""
+"""Can a dictionary be scored at all: are its weights numbers, and labels and classes what inputs promise?"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError, nearest
-from sae.inputs.base import Inputs, Labelled
-from sae.subjects.base import Subject
-
-
-def shared_hookpoint(
-    dictionary: Dictionary, store: ActivationStore, subject: Subject | None, inputs: Inputs | None
-) -> str:
-    """Return the hookpoint that dictionary and store share.
-
-    Raises:
-        EvaluationError: they are of other subjects, hookpoints or widths; subject or inputs are not the store's.
-    """
-    hookpoint = dictionary.provenance.get("hookpoint")
-    if hookpoint not in store.hookpoints:
-        raise EvaluationError(
-            f"the dictionary was trained on hookpoint {hookpoint!r}; the store has {', '.join(store.hookpoints)}."
-        )
-    trained_on = dictionary.provenance.get("subject")
-    if trained_on is not None and trained_on != store.subject_id:
-        raise EvaluationError(f"the dictionary was trained on {trained_on}, the store holds {store.subject_id}.")
-    width = store.hookpoints[hookpoint].d_in
-    if width != dictionary.d_in:
-        raise EvaluationError(f"{hookpoint}: vectors are {width} wide, the dictionary {dictionary.d_in}.")
-    if subject is not None and subject.id != store.subject_id:
-        raise EvaluationError(f"the store holds activations of {store.subject_id}, not of {subject.id}.")
-    if inputs is not None and inputs.fingerprint != store.manifest.inputs.fingerprint:
-        raise EvaluationError(
-            f"the inputs have fingerprint {inputs.fingerprint[:16]}, the store was harvested from "
-            f"{store.manifest.inputs.fingerprint[:16]}."
-        )
-    return hookpoint
+from sae.inputs.base import Labelled
 
 
 def check_weights(dictionary: Dictionary, source: str) -> None:

@@ -12,8 +12,8 @@ class EvaluateConfig:
 
     dictionary: str
     """Folder of a dictionary, or builtin:SUBJECT/HOOKPOINT."""
-    store: Path
-    """Store of vectors that the dictionary was not trained on."""
+    store: Path | tuple[Path, ...]
+    """Store of vectors that the dictionary was not trained on; one for each subject if it is over several."""
     out: Path
     """Folder for report.json and latents.safetensors."""
     trained_controls: dict[str, str] | None = None
@@ -37,6 +37,11 @@ class EvaluateConfig:
     """Decides the halves of the sample, the random controls and the bootstrap."""
     device: str = "cpu"
     """Where dictionary and subject run."""
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """All stores, also where there is one."""
+        return self.store if isinstance(self.store, tuple) else (self.store,)
 
     def __post_init__(self) -> None:
         counts = ("n_vectors", "n_sample_vectors", "n_explained_latents", "n_pairs", "n_spliced_examples")

@@ -2,22 +2,21 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from sae.activations.store import TRAINING_KINDS, ActivationStore
+from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
 from sae.evaluation import splicing
-from sae.evaluation.belonging import check_classes, check_weights, shared_hookpoint
+from sae.evaluation.belonging import check_classes, check_weights
 from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import shipped_controls
 from sae.evaluation.gather import rebuild
+from sae.evaluation.ground import Rows, check_belonging
 from sae.evaluation.interpret import Interpreter
 from sae.evaluation.latent_scores import FILE_NAME as LATENTS_FILE
 from sae.evaluation.latent_scores import LatentScores
@@ -48,30 +47,36 @@ class Evaluation:
 
 def evaluate(
     dictionary: Dictionary,
-    store: ActivationStore,
+    store: ActivationStore | Sequence[ActivationStore],
     config: EvaluateConfig,
     subject: Subject | None = None,
     inputs: Inputs | None = None,
 ) -> Evaluation:
-    """Score a dictionary beside its controls.
+    """Score a dictionary beside its controls; one over several subjects needs a store of each.
 
     From the store alone: reconstruction and firing. With the store's inputs, where they carry exact labels: how well
     single latents stand for one thing, beside every control. With the subject too: what splicing the reconstruction in
     does. BOS and special rows are left out throughout, as they are in training.
 
+    A transcoder is scored on what it writes, and its latents on what it reads. A crosscoder is scored on its sites side
+    by side, with an FVU for each in `details`.
+
     Raises:
         EvaluationError: dictionary, store, subject and inputs do not belong together, the store is too small, labels
             are missing or rare, or a number is not finite.
     """
-    hookpoint = shared_hookpoint(dictionary, store, subject, inputs)
+    rows = Rows.of(dictionary, [store] if isinstance(store, ActivationStore) else store)
+    check_belonging(rows, subject, inputs)
     check_weights(dictionary, config.dictionary)
     dictionary = dictionary.to(config.device).eval()
-    vectors = store.vectors(hookpoint, TRAINING_KINDS)
+    vectors = rows.inputs
     total = min(len(vectors), config.n_vectors or len(vectors))
-    rebuilt = rebuild(dictionary, vectors, total, config.n_sample_vectors, config.chunk_vectors, config.seed)
+    rebuilt = rebuild(dictionary, rows, total, config.n_sample_vectors, config.chunk_vectors, config.seed)
     row_scores, measured = list(rebuilt.scores), firing_scores(rebuilt.firing)
     details: dict[str, Any] = {"density": rebuilt.firing.histogram()}
-    about = _about(dictionary, store, hookpoint, config)
+    if rebuilt.site_scores:
+        details["sites"] = _site_table(rows, rebuilt.site_scores)
+    about = _about(dictionary, rows, config)
     controls: dict[str, Results] = {}
     numbers: Mapping[str, Tensor] = {}
     if isinstance(inputs, Labelled) and inputs.label_names:
@@ -84,10 +89,9 @@ def evaluate(
         details |= found.details
         about["sample"] = found.amounts
     else:
-        logger.warning("%s: no inputs with exact labels, so interpretability is not scored.", store)
+        logger.warning("%s: no inputs with exact labels, so interpretability is not scored.", rows.stores[0])
     if subject is not None and inputs is not None:
-        mean = torch.as_tensor(vectors.statistics.mean, dtype=torch.float32)
-        row_scores += _score_splicing(dictionary, subject, hookpoint, mean, inputs, config)
+        row_scores += _score_splicing(dictionary, subject, rows, inputs, config)
     own = Results(description=repr(dictionary), measured=measured, row_scores=row_scores)
     report = Report.of(about, {DICTIONARY: own, **controls}, details, config.seed)
     hashes = {
@@ -95,20 +99,24 @@ def evaluate(
         "store": about["store"]["sha256"],
         "inputs": about["store"]["inputs"],
         "subject": about["subject"]["id"],
-        "hookpoint": hookpoint,
+        "hookpoint": about["hookpoint"],
     }
     return Evaluation(report, LatentScores.of(measured, hashes, numbers))
 
 
-def _about(dictionary: Dictionary, store: ActivationStore, hookpoint: str, config: EvaluateConfig) -> dict[str, Any]:
+def _about(dictionary: Dictionary, rows: Rows, config: EvaluateConfig) -> dict[str, Any]:
     summary = {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
-    return {
-        "dictionary": {"source": config.dictionary, "sha256": dictionary.hash, **summary},
-        "store": {"sha256": store.hash, "inputs": store.manifest.inputs.fingerprint},
-        "subject": {"id": store.subject_id, "weights": store.manifest.provenance.get("weights_sha256")},
-        "hookpoint": hookpoint,
-        "seed": config.seed,
-    }
+    summary |= {"d_out": dictionary.d_out} if dictionary.is_transcoder else {}
+    own = {"source": config.dictionary, "sha256": dictionary.hash, **summary}
+    return {"dictionary": own, **rows.about(), "seed": config.seed}
+
+
+def _site_table(rows: Rows, scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Say how well each of several sites is rebuilt."""
+    return [
+        {"subject": part.store.subject_id, "hookpoint": part.hookpoint.name, "fvu": score.value}
+        for part, score in zip(rows.targets.parts, scores, strict=True)
+    ]
 
 
 def _trained_controls(config: EvaluateConfig) -> Mapping[str, str]:
@@ -118,13 +126,13 @@ def _trained_controls(config: EvaluateConfig) -> Mapping[str, str]:
 
 
 def _score_splicing(
-    dictionary: Dictionary,
-    subject: Subject,
-    hookpoint: str,
-    mean: Float[Tensor, " d_in"],
-    inputs: Inputs,
-    config: EvaluateConfig,
+    dictionary: Dictionary, subject: Subject, rows: Rows, inputs: Inputs, config: EvaluateConfig
 ) -> list[Score]:
+    if len({part.store.subject_id for part in (*rows.inputs.parts, *rows.targets.parts)}) > 1:
+        logger.warning("%s: written at several subjects, so what splicing does is not scored.", rows.hookpoint)
+        return []
+    means = {part.hookpoint.name: part.statistics.mean.float() for part in rows.targets.parts}
+    splice = splicing.Splice(dictionary, tuple(part.hookpoint.name for part in rows.inputs.parts), means)
     n_examples = min(len(inputs), config.n_spliced_examples)
     with progress("splice", total=n_examples, unit="examples") as bar:
 
@@ -136,12 +144,12 @@ def _score_splicing(
 
         if isinstance(subject, TextSubject) and subject.predicts_next_token:
             accumulator = Accumulator(splicing.LANGUAGE_METRICS)
-            for losses in splicing.next_token_losses(dictionary, subject, hookpoint, mean, batches()):
+            for losses in splicing.next_token_losses(splice, subject, batches()):
                 accumulator.update(losses)
         elif isinstance(subject, ImageTextSubject) and isinstance(inputs, Labelled) and inputs.classes is not None:
             check_classes(inputs, n_examples)
             accumulator = Accumulator(splicing.CLIP_METRICS)
-            for answers in splicing.zero_shot_answers(dictionary, subject, hookpoint, mean, batches(), inputs):
+            for answers in splicing.zero_shot_answers(splice, subject, batches(), inputs):
                 accumulator.update(answers)
         else:
             missing = "classes in the inputs" if isinstance(subject, ImageTextSubject) else "logits of the next token"

@@ -31,7 +31,7 @@ class Ground:
         n_candidates: units of the smallest set that is compared.
         n_explained: units whose explanation is scored.
         similarity: where items are compared with one another.
-        mixtures: what the raw neurons mix.
+        mixtures: what the raw neurons mix, where units are to write these neurons.
         patterns: tokens in context, for text.
         decode: the text of a token.
         masks: where on its images the labels are, where that is known.
@@ -43,7 +43,7 @@ class Ground:
     n_candidates: int
     n_explained: int
     similarity: Similarity
-    mixtures: Mixtures
+    mixtures: Mixtures | None = None
     patterns: Patterns | None = None
     decode: Callable[[int], str] = str
     masks: Masks | None = None
@@ -56,7 +56,8 @@ def measure(units: Units, ground: Ground) -> list[Measured]:
     """Score units, a dictionary's latents or a control's, by every family that the ground allows."""
     measured = label_scores(units, ground.n_candidates)
     measured += similarity_scores(units, ground.similarity, entropy_family(units.sample))
-    measured += resolution_scores(units, ground.mixtures)
+    if ground.mixtures is not None:
+        measured += resolution_scores(units, ground.mixtures)
     if ground.patterns is not None:
         measured += explanation_scores(units, ground.patterns, ground.n_explained, ground.seed)
     if has_facets(units.sample):
@@ -74,9 +75,10 @@ def details(units: Units, neurons: Units, ground: Ground, measured: list[Measure
     """Return what is not one number about a dictionary: its labels, mixtures, explanations and facets as tables."""
     found: dict[str, Any] = {
         "labels": {"dictionary": label_table(units), "neurons": label_table(neurons)},
-        "resolution": resolution_details(units, ground.mixtures),
         "similarity": similarity_details(ground.similarity, entropy_family(units.sample)),
     }
+    if ground.mixtures is not None:
+        found["resolution"] = resolution_details(units, ground.mixtures)
     if ground.patterns is not None:
         correlation = next(one for one in measured if one.definition.name == "explanation_correlation")
         found["explanations"] = explanation_details(units, ground.patterns, correlation, ground.decode)

@@ -15,6 +15,7 @@ from sae.dictionaries.linear import Linear
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
 from sae.evaluation.belonging import check_labels
+from sae.evaluation.ground import Rows
 from sae.evaluation.metric import Accumulator, Metric, Score
 from sae.evaluation.sample import Sample, Units, halves
 from sae.evaluation.splicing import trained_rows
@@ -35,11 +36,15 @@ MIN_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one pass over vectors says of a dictionary, and the codes of the first ones, in parts."""
+    """What one pass over vectors says of a dictionary, and the codes of the first ones, in parts.
+
+    `site_scores` has an FVU for each of several sites that are written.
+    """
 
     scores: list[Score]
     firing: reconstruction.FiringRates
     kept: Sequence[Codes]
+    site_scores: list[Score]
 
     def codes_of(self, n_vectors: int) -> Codes | None:
         """Return the codes of the first vectors, None where as many were not kept."""
@@ -48,9 +53,7 @@ class Rebuilt:
         return Codes.cat(self.kept).on(torch.arange(n_vectors))
 
 
-def rebuild(
-    dictionary: Dictionary, vectors: Vectors, n_vectors: int, n_kept: int, chunk_vectors: int, seed: int
-) -> Rebuilt:
+def rebuild(dictionary: Dictionary, found: Rows, n_vectors: int, n_kept: int, chunk_vectors: int, seed: int) -> Rebuilt:
     """Encode and decode the first `n_vectors`, chunks of whole examples at a time; keep codes of the first `n_kept`,
     unless the dictionary is one whose codes are dense.
 
@@ -58,18 +61,22 @@ def rebuild(
         EvaluationError: a vector is not finite.
     """
     accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), reconstruction.FiringRates(dictionary.d_sae)
+    widths = [part.d_in for part in found.targets.parts]
+    sites = [Accumulator([reconstruction.Fvu]) for _ in widths] if len(widths) > 1 else []
     device, kept, selects = dictionary.W_dec.device, [], not isinstance(dictionary, Linear)
     with progress("encode", total=n_vectors, unit="vectors") as bar:
-        for start, rows in vectors.whole_examples(chunk_vectors, n_vectors):
-            x = vectors.read(start, start + len(rows))
-            _check_finite(x, start, vectors)
-            chunk = next(reconstruction.reconstructions(dictionary, [x.to(device)]))
+        for start, rows in found.inputs.whole_examples(chunk_vectors, n_vectors):
+            x = _read(found.inputs, start, len(rows)).to(device)
+            target = None if found.targets is found.inputs else _read(found.targets, start, len(rows)).to(device)
+            chunk = reconstruction.reconstruction(dictionary, x, target)
             accumulator.update(chunk)
             firing.update(chunk.codes)
             if selects and start < n_kept:
                 kept.append(chunk.codes.to("cpu"))
+            for site, *parts in zip(sites, chunk.x.split(widths, 1), chunk.x_hat.split(widths, 1), strict=False):
+                site.update(reconstruction.Reconstruction(parts[0], chunk.codes, parts[1]))
             bar.advance(len(rows))
-    return Rebuilt(accumulator.scores(seed), firing, kept)
+    return Rebuilt(accumulator.scores(seed), firing, kept, [score for site in sites for score in site.scores(seed)])
 
 
 def rebuild_rows(units: Units, chunk_vectors: int, seed: int) -> list[Score]:
@@ -80,7 +87,8 @@ def rebuild_rows(units: Units, chunk_vectors: int, seed: int) -> list[Score]:
     return accumulator.scores(seed)
 
 
-def _check_finite(x: Float[Tensor, "rows d_in"], start: int, vectors: Vectors) -> None:
+def _read(vectors: Vectors, start: int, n_rows: int) -> Float[Tensor, "rows d_in"]:
+    x = vectors.read(start, start + n_rows)
     bad = ~x.isfinite().all(1)
     if bad.any():
         row = start + int(bad.nonzero()[0])
@@ -89,6 +97,7 @@ def _check_finite(x: Float[Tensor, "rows d_in"], start: int, vectors: Vectors) -
             f"{vectors!r}: row {row} (example {example}) holds NaN or infinite values, {int(bad.sum())} rows of this "
             "chunk do; the subject overflowed, or the store was damaged (sae verify)."
         )
+    return x
 
 
 def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -> Sample:

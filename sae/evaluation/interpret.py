@@ -25,7 +25,7 @@ from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
 from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
 from sae.evaluation.meanings import related_labels
-from sae.evaluation.metric import Measured
+from sae.evaluation.metric import Measured, Score
 from sae.evaluation.pairs import pair_sample
 from sae.evaluation.patterns import Patterns
 from sae.evaluation.report import DICTIONARY, Results
@@ -91,9 +91,10 @@ class Interpreter:
             tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}
             bar.advance(1)
             for control, others, ground_of in self._controls(controls, units, neurons, ground):
-                row_scores = rebuild_rows(others, self.config.chunk_vectors, seed)
                 results[control.name] = Results(
-                    description=control.description, measured=measure(others, ground_of), row_scores=row_scores
+                    description=control.description,
+                    measured=measure(others, ground_of),
+                    row_scores=self._row_scores(others),
                 )
                 bar.advance(1)
         amounts = {
@@ -103,6 +104,12 @@ class Interpreter:
             "pairs": self.config.n_pairs,
         }
         return Interpretation(results, tables, numbers, amounts)
+
+    def _row_scores(self, units: Units) -> list[Score]:
+        """Score what a control rebuilds; a transcoder writes something else, to which that is not compared."""
+        if self.dictionary.is_transcoder:
+            return []
+        return rebuild_rows(units, self.config.chunk_vectors, self.config.seed)
 
     def _controls(
         self, controls: list[Control], units: Units, neurons: Units, ground: Ground
@@ -121,11 +128,15 @@ class Interpreter:
 
     def _on_untrained(self, control: Control, ground: Ground) -> tuple[Units, Ground]:
         """Return the units of a dictionary of an untrained subject, and the ground with that subject's neurons."""
+        if len(self.vectors.parts) > 1:
+            raise EvaluationError(f"control {control.name}: an untrained subject is compared at one hookpoint only.")
         other = load(control.dictionary.provenance["subject"])
         x = vectors_of(other, self.hookpoint, self.inputs, self.sample, self.config.batch_examples)
         sample = self.sample.with_vectors(x)
         neurons = Identity(IdentityConfig(d_sae=control.dictionary.d_in), control.dictionary.d_in)
-        mixtures = Mixtures.of(Units("neurons", neurons, sample), ground.mixtures.related)
+        mixtures = None
+        if ground.mixtures is not None:
+            mixtures = Mixtures.of(Units("neurons", neurons, sample), ground.mixtures.related)
         pairs = self._pairs(other) if ground.pairs is not None else None
         return Units(control.name, control.dictionary, sample), dataclasses.replace(
             ground, mixtures=mixtures, pairs=pairs
@@ -150,12 +161,12 @@ class Interpreter:
     def _ground(self, neurons: Units, n_candidates: int) -> Ground:
         sample, inputs = self.sample, self.inputs
         is_text = sample.rows.token is not None and not sample.pooled
-        tokenizer = getattr(self.subject, "tokenizer", None)
+        tokenizer, transcodes = getattr(self.subject, "tokenizer", None), self.dictionary.is_transcoder
         return Ground(
             n_candidates=n_candidates,
             n_explained=self.config.n_explained_latents,
             similarity=Similarity.of_factors(sample),
-            mixtures=Mixtures.of(neurons, related_labels(sample.table, inputs)),
+            mixtures=None if transcodes else Mixtures.of(neurons, related_labels(sample.table, inputs)),
             patterns=Patterns(sample) if is_text else None,
             decode=str if tokenizer is None else lambda token: tokenizer.decode([token]),
             masks=self._masks(),
@@ -174,7 +185,7 @@ class Interpreter:
     def _pairs(self, subject: Subject) -> Sample | None:
         """Run a subject on paired renders, where the inputs can render them for this hookpoint."""
         world = getattr(self.inputs, "world", None)
-        if world is None or not self.hookpoint.startswith("visual."):
+        if world is None or not self.hookpoint.startswith("visual.") or len(self.vectors.parts) > 1:
             return None
         return pair_sample(
             subject,

@@ -1,7 +1,6 @@
 """How well a dictionary rebuilds vectors, and how many latents it takes: from vectors and codes alone."""
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,19 +15,18 @@ from sae.tensors import Vectors
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A chunk of vectors with what a dictionary made of it."""
+    """A chunk of vectors, what a dictionary made of it, and its codes; a transcoder's vectors are those it writes."""
 
     x: Vectors
     codes: Codes
     x_hat: Vectors
 
 
-def reconstructions(dictionary: Dictionary, chunks: Iterable[Vectors]) -> Iterator[Reconstruction]:
-    """Encode and decode chunk by chunk, without gradients."""
-    for x in chunks:
-        with torch.no_grad():
-            codes = dictionary.encode(x)
-            yield Reconstruction(x, codes, dictionary.decode(codes))
+@torch.no_grad()
+def reconstruction(dictionary: Dictionary, x: Vectors, target: Vectors | None = None) -> Reconstruction:
+    """Encode and decode a chunk; `target` is what a transcoder should write."""
+    codes = dictionary.encode(x)
+    return Reconstruction(x if target is None else target, codes, dictionary.output(codes, x))
 
 
 def _moments(chunk: Reconstruction) -> Sums:

@@ -1,7 +1,7 @@
 """What a reconstruction does to the subject: its answers with the activation replaced, against ablations."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from sae.activations.store import TRAINING_KINDS
 from sae.dictionaries.base import Dictionary
 from sae.evaluation.metric import Metric, Sums, register
 from sae.inputs.base import Labelled
-from sae.subjects.base import Edit, ImageTextSubject, Subject
-from sae.subjects.splice import ablate, reconstruct
+from sae.subjects.base import Activation, Edit, ImageTextSubject, Subject
+from sae.subjects.splice import ablate, put, record
 from sae.tensors import Batch, Kind
 
 
@@ -41,16 +41,39 @@ class ZeroShot:
 CONDITIONS = ("clean", "spliced", "zero", "mean")
 
 
-def condition_edits(
-    dictionary: Dictionary, hookpoint: str, mean: Float[Tensor, " d_in"], keep: Bool[Tensor, "example pos"]
-) -> dict[str, dict[str, Edit]]:
-    """Return the edits of each condition: none, the reconstruction without its error, zeros, and the mean vector."""
-    return {
-        "clean": {},
-        "spliced": {hookpoint: reconstruct(lambda x: dictionary.decode(dictionary.encode(x)), keep)},
-        "zero": {hookpoint: ablate("zero", keep=keep)},
-        "mean": {hookpoint: ablate("mean", keep=keep, mean=mean)},
-    }
+@dataclass(frozen=True)
+class Splice:
+    """A dictionary in the place of activations: where it reads, and what it writes over.
+
+    Everything is read in the untouched subject: of several sites, or where input and output are apart, each output is
+    what the dictionary makes of activations that nothing has replaced yet.
+
+    Attributes:
+        reads: hookpoints whose vectors it takes, side by side.
+        means: mean vectors of the hookpoints that it writes, in their order.
+    """
+
+    dictionary: Dictionary
+    reads: tuple[str, ...]
+    means: Mapping[str, Float[Tensor, " _"]]
+
+    def conditions(self, subject: Subject, batch: Batch) -> Iterator[tuple[str, dict[str, Edit]]]:
+        """Yield the edits of each of CONDITIONS; "clean" must have been run before the next is asked for.
+
+        Clean only records what is read. Then come the reconstruction without its error, zeros, and the mean vector.
+        """
+        keep = {name: trained_rows(subject, batch, name) for name in {**dict.fromkeys(self.reads), **self.means}}
+        found: dict[str, Activation] = {}
+        yield "clean", {name: record(found, name) for name in self.reads}
+        x = torch.cat([_rows(found[name], keep[name]) for name in self.reads], dim=1)
+        parts = self.dictionary(x).split([len(mean) for mean in self.means.values()], dim=1)
+        yield "spliced", {name: put(part, keep[name]) for name, part in zip(self.means, parts, strict=True)}
+        yield "zero", {name: ablate("zero", keep=keep[name]) for name in self.means}
+        yield "mean", {name: ablate("mean", mean, keep[name]) for name, mean in self.means.items()}
+
+
+def _rows(x: Activation, keep: Bool[Tensor, "example pos"]) -> Float[Tensor, "n d_in"]:
+    return x[keep.to(x.device)].float()
 
 
 def trained_rows(subject: Subject, batch: Batch, hookpoint: str) -> Bool[Tensor, "example pos"]:
@@ -61,9 +84,7 @@ def trained_rows(subject: Subject, batch: Batch, hookpoint: str) -> Bool[Tensor,
     return subject.rows(batch, subject.hookpoints()[hookpoint].grid).of_kinds(TRAINING_KINDS)
 
 
-def next_token_losses(
-    dictionary: Dictionary, subject: Subject, hookpoint: str, mean: Float[Tensor, " d_in"], batches: Iterable[Batch]
-) -> Iterator[NextTokenLosses]:
+def next_token_losses(splice: Splice, subject: Subject, batches: Iterable[Batch]) -> Iterator[NextTokenLosses]:
     """Run every batch in the four conditions and yield the losses of each example.
 
     Predictions made at a BOS position are left out, since nothing is replaced there; so are targets that are padding
@@ -71,12 +92,12 @@ def next_token_losses(
     """
     for batch in batches:
         assert batch.tokens is not None and batch.attended is not None and batch.kind is not None
-        replaced = trained_rows(subject, batch, hookpoint)
+        replaced = trained_rows(subject, batch, splice.reads[0])
         special = (batch.kind == Kind.BOS) | (batch.kind == Kind.SPECIAL)
         scored = replaced[:, :-1] & (batch.attended & ~special)[:, 1:]
         log_probs = {}
         with torch.no_grad():
-            for name, edits in condition_edits(dictionary, hookpoint, mean, replaced).items():
+            for name, edits in splice.conditions(subject, batch):
                 log_probs[name] = subject.forward(batch, edits)[:, :-1].float().log_softmax(-1)
         targets = batch.tokens[:, 1:].long().to(log_probs["clean"].device)
         losses = {name: -p.gather(-1, targets[..., None]).squeeze(-1) for name, p in log_probs.items()}
@@ -93,12 +114,7 @@ def next_token_losses(
 
 
 def zero_shot_answers(
-    dictionary: Dictionary,
-    subject: ImageTextSubject,
-    hookpoint: str,
-    mean: Float[Tensor, " d_in"],
-    batches: Iterable[Batch],
-    inputs: Labelled,
+    splice: Splice, subject: ImageTextSubject, batches: Iterable[Batch], inputs: Labelled
 ) -> Iterator[ZeroShot]:
     """Classify every image over the classes of its inputs in the four conditions.
 
@@ -109,13 +125,12 @@ def zero_shot_answers(
     assert inputs.classes is not None
     classifier = subject.zero_shot_classifier(inputs.classes.prompts)
     for batch in batches:
-        keep = trained_rows(subject, batch, hookpoint)
         answers = inputs.labels(batch.first_example, batch.first_example + len(batch))[inputs.classes.family]
         target = torch.from_numpy(answers).long()
         known = target >= 0
         losses, hits, cosines = [], [], []
         with torch.no_grad():
-            for edits in condition_edits(dictionary, hookpoint, mean, keep).values():
+            for _, edits in splice.conditions(subject, batch):
                 out = subject.forward(batch, edits)
                 logits = out.logits(classifier).float()
                 logits, right = logits.cpu()[known], target[known]

@@ -53,13 +53,15 @@ class PatchGrid:
 class _Block:
     """The modules of a transformer block between which its activations pass.
 
-    `attn_out` and `mlp_out` yield what is added to the residual stream, `middle` is given the stream in between, and
-    `down` is the MLP's last linear layer, whose input are the activations of the MLP's neurons.
+    `attn_out` and `mlp_out` yield what is added to the residual stream, `middle` is given the stream in between, `mlp`
+    what the MLP alone is given, and `down` is the MLP's last linear layer, whose input are the activations of the MLP's
+    neurons.
     """
 
     whole: Module
     attn_out: Module
     middle: Module
+    mlp: Module
     down: Module
     mlp_out: Module
 
@@ -69,6 +71,7 @@ class _Block:
         yield Site(Hookpoint(f"{prefix}.hook_resid_pre", d_model, grid), self.whole, "input")
         yield Site(Hookpoint(f"{prefix}.hook_attn_out", d_model, grid), self.attn_out, "output")
         yield Site(Hookpoint(f"{prefix}.hook_resid_mid", d_model, grid), self.middle, "stream")
+        yield Site(Hookpoint(f"{prefix}.mlp.hook_in", d_model, grid), self.mlp, "input")
         yield Site(Hookpoint(f"{prefix}.mlp.hook_post", d_mlp, grid), self.down, "input")
         yield Site(Hookpoint(f"{prefix}.hook_mlp_out", d_model, grid), self.mlp_out, "output")
         yield Site(Hookpoint(f"{prefix}.hook_resid_post", d_model, grid), self.whole, "output")
@@ -118,7 +121,7 @@ def _transformer_sites(blocks: list[_Block], tower: str) -> list[Site]:
 
 
 def _native_block(block: Module) -> _Block:
-    return _Block(block, block.ls_1, block.ln_2, block.mlp.c_proj, block.ls_2)
+    return _Block(block, block.ls_1, block.ln_2, block.mlp, block.mlp.c_proj, block.ls_2)
 
 
 def _is_timm_pre_norm(block: Module) -> bool:
@@ -126,11 +129,12 @@ def _is_timm_pre_norm(block: Module) -> bool:
 
 
 def _timm_block(block: Module) -> _Block:
-    return _Block(block, block.drop_path1, block.norm2, block.mlp.fc2, block.drop_path2)
+    return _Block(block, block.drop_path1, block.norm2, block.mlp, block.mlp.fc2, block.drop_path2)
 
 
 def _bert_block(layer: Module) -> _Block:
-    return _Block(layer, layer.attention.output.dense, layer.intermediate, layer.output.dense, layer.output.dense)
+    attention, mlp, down = layer.attention.output.dense, layer.intermediate, layer.output.dense
+    return _Block(layer, attention, mlp, mlp.dense, down, down)
 
 
 def _resnet_sites(visual: Module, image_size: tuple[int, int]) -> tuple[list[Site], dict[str, PatchGrid]]:

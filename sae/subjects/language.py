@@ -48,10 +48,11 @@ class LanguageSubject:
     """A frozen language model: causal (GPT-2, Pythia, Llama, Gemma, ...) or an encoder (BERT).
 
     Hookpoints are those of `TransformerBridge`, with its values: `hook_embed`, and in every block `hook_resid_pre`,
-    `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out`, `mlp.hook_pre`, `mlp.hook_post` and
-    `attn.hook_z` (heads side by side), as far as the architecture has them. Parallel blocks have no `hook_resid_mid`,
-    nor have encoders that normalise after the addition, where TransformerLens gives this name to a place behind the
-    MLP; their `hook_attn_out` is taken after that normalisation, as TransformerLens takes it.
+    `hook_resid_mid`, `hook_resid_post`, `hook_attn_out`, `hook_mlp_out`, `mlp.hook_in`, `mlp.hook_pre`,
+    `mlp.hook_post` and `attn.hook_z` (heads side by side), as far as the architecture has them. `mlp.hook_in` is what
+    the MLP is given, after any norm: with `hook_mlp_out` the two ends of a transcoder. Parallel blocks have no
+    `hook_resid_mid`, nor have encoders that normalise after the addition, where TransformerLens gives this name to a
+    place behind the MLP; their `hook_attn_out` is taken after that normalisation, as TransformerLens takes it.
 
     A checkpoint without the head (a sentence encoder, a bare `BertModel`) can be read, but has no logits.
     """

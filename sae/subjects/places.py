@@ -15,6 +15,7 @@ _OF_BLOCK = (
     "attn.hook_z",
     "hook_attn_out",
     "hook_resid_mid",
+    "mlp.hook_in",
     "mlp.hook_pre",
     "mlp.hook_post",
     "hook_mlp_out",
@@ -62,7 +63,8 @@ def find_places(adapter: Any, model: Any) -> dict[str, Place]:
     with suppress(AttributeError, ValueError):
         embed = adapter.get_component(model, "embed_ln" if "embed_ln" in adapter.component_mapping else "embed")
         places["hook_embed"] = Place(embed, "out")
-    aliases = _aliases(adapter.component_mapping["blocks"])
+    # An MLP that is spread over its block (BERT) has no module of its own; there its first layer receives its input.
+    aliases = _aliases(adapter.component_mapping["blocks"]) | {"mlp.hook_in": ["mlp.hook_in", "mlp.in.hook_in"]}
     blocks = adapter.get_component(model, "blocks")
     for index in range(len(blocks)):
         for hook in _OF_BLOCK:
@@ -71,6 +73,8 @@ def find_places(adapter: Any, model: Any) -> dict[str, Place]:
                 # Parts differ between the layers of a hybrid: what a layer lacks is no hookpoint there.
                 with suppress(AttributeError, ValueError):
                     module = adapter.get_component(model, component)
+                    if module is blocks[index] and component.endswith(".mlp"):
+                        continue
                     place = Place(module, "in" if side == "in" else "out", in_place=hook == "hook_resid_mid")
                     places.setdefault(f"blocks.{index}.{hook}", place)
     return places

@@ -41,6 +41,21 @@ def reconstruct(
     return _at(keep, replace)
 
 
+def record(into: dict[str, Activation], name: str) -> Edit:
+    """Return an edit that changes nothing and keeps the activation in `into[name]`."""
+
+    def keep(x: Activation) -> Activation:
+        into[name] = x
+        return x
+
+    return keep
+
+
+def put(vectors: Float[Tensor, "n d_in"], keep: Bool[Tensor, "example pos"]) -> Edit:
+    """Return an edit that puts given vectors in the place of activations at the kept positions, in their order."""
+    return _at(keep, lambda x: vectors.to(x))
+
+
 def ablate(
     kind: Literal["zero", "mean"],
     mean: Float[Tensor, " d_in"] | None = None,

@@ -1,8 +1,6 @@
 """A training run from store to saved dictionary: order of vectors, checkpoints, metrics, stopping and resuming."""
 
-import dataclasses
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +12,6 @@ from torch import Tensor
 
 from sae import config as settings
 from sae.activations.store import ActivationStore
-from sae.dictionaries import io
-from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import ConfigError, TrainingError
@@ -24,11 +20,10 @@ from sae.training.checkpoint import Checkpoints
 from sae.training.config import FREE_TO_CHANGE, TrainConfig
 from sae.training.data import Data, Selected
 from sae.training.dead import rate_histogram
-from sae.training.fitted import figures_at_once
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
 from sae.training.prefetch import Prefetcher
-from sae.training.proof import Proof
+from sae.training.proof import check_folding, save_proven
 from sae.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -36,11 +31,11 @@ logger = logging.getLogger(__name__)
 Probe = Callable[[Dictionary], dict[str, float]]
 """A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
 
-SAMPLE_VECTORS = 8192
-"""Vectors on which the saved dictionary is proven."""
+PROVEN_VECTORS = 8192
+"""Vectors on which the saved dictionary is proven to do what was trained."""
 
-PROVEN_EARLY = 512
-"""Vectors on which folding is tried before training."""
+CHUNK_VECTORS = 4096
+"""Vectors that a dictionary fitted at once is measured on at a time."""
 
 N_HISTOGRAMS = 20
 """Histograms of firing rates in a run, each over the vectors since the one before."""
@@ -177,7 +172,7 @@ class Run:
     def _probe(self, step: int) -> None:
         if not self.probes:
             return
-        dictionary = self._folded(self.trainer.dictionary)
+        dictionary = self._folded()
         found = {name: probe(dictionary) for name, probe in self.probes.items()}
         figures = {f"{name}/{figure}": value for name, part in found.items() for figure, value in part.items()}
         if figures:
@@ -221,70 +216,59 @@ class Run:
         """Fit an architecture that takes no steps, save it, and return it; figures are those of the vectors it saw."""
         config = self.config
         assert config.n_vectors is not None, "the config has not been resolved"
-        if config.target_hookpoints:
-            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: fitted at once, so it has no target.")
         with MetricLog(config.out, wandb=config.wandb, name=self.name, config=self._identity()) as log:
             self.log = log
-            sample = self._initialise(dictionary, config.n_vectors)
-            self.metrics = figures_at_once(dictionary.eval(), sample)
+            (sample,) = self._initialise(dictionary, config.n_vectors)
+            self.metrics = _figures(dictionary.eval(), sample)
             log.write(0, self.metrics)
-            return self._save_dictionary(dictionary, len(sample))
+            return self._save_dictionary(dictionary, len(sample), {})
 
     def _finish(self) -> Dictionary:
-        return self._save_dictionary(self.trainer.dictionary, self.trainer.n_vectors_done)
+        return self._save_dictionary(self.trainer.dictionary, self.trainer.n_vectors_done, self._calibrate())
 
-    def _save_dictionary(self, trained: Dictionary, n_vectors: int) -> Dictionary:
-        """Save a dictionary for vectors as they are, once the saved file has been proven to do what was trained."""
-        folder, unproven = self.config.out / "dictionary", self.config.out / "dictionary.unproven"
-        device = trained.W_dec.device
-        maps = [normalise.to(device) for normalise in self.maps]
+    def _save_dictionary(self, trained: Dictionary, n_vectors: int, calibration: dict[str, float]) -> Dictionary:
+        """Save what takes vectors as they are, once the file has been proven to do what was trained."""
         provenance = self.data.describe() | {
             "seed": self.config.seed,
             "n_vectors_trained": n_vectors,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
-        if figures := self._calibrate(trained, maps[0]):
-            provenance["calibration"] = figures
-        io.save_dictionary(self._folded(trained), unproven, provenance)
-        dictionary = io.load_dictionary(unproven, device).requires_grad_(False)
-        x = self.data.sample(SAMPLE_VECTORS, self.config.seed)[0].to(device)
-        proof = Proof.of(trained, dictionary, maps, x)
-        proof.check(str(unproven))
-        io.save_dictionary(dictionary, folder, {"proof": dataclasses.asdict(proof)})
-        shutil.rmtree(unproven)
+        provenance |= {"calibration": calibration} if calibration else {}
+        x = self.data.sample(PROVEN_VECTORS, self.config.seed)[0]
+        folder = self.config.out / "dictionary"
+        dictionary = save_proven(trained, self.maps, folder, provenance, x)
         self.log.artifact(folder, self.name, "dictionary", dictionary.provenance)
         logger.info("Dictionary saved in %s.", folder)
         return dictionary
 
-    def _calibrate(self, trained: Dictionary, normalise: Affine) -> dict[str, float]:
+    def _calibrate(self) -> dict[str, float]:
         """Set what use needs from vectors that were held out; returns figures as they are in the saved dictionary."""
         if not self.config.calibration_vectors:
             return {}
-        chunks = [normalise(x.to(trained.W_dec.device)) for x in self.data.calibration_chunks()]
-        found = trained.calibrate(chunks)
+        chunks = [self.trainer.maps[0](x.to(self.trainer.device)) for x in self.data.calibration_chunks()]
+        found = self.trainer.dictionary.calibrate(chunks)
         if not found:
             return {}
         unit = self.maps[-1].unit
         figures = {name: value * unit if name.startswith("threshold") else value for name, value in found.items()}
-        self.log.write(self.config.n_steps, {f"calibration/{name}": value for name, value in figures.items()})
+        self.log.write(self.trainer.n_steps_done, {f"calibration/{name}": value for name, value in figures.items()})
         return figures | {"n_vectors": sum(map(len, chunks))}
 
-    def _folded(self, trained: Dictionary) -> Dictionary:
-        return trained.fold(*self.maps).eval().requires_grad_(False)
+    def _folded(self) -> Dictionary:
+        return self.trainer.dictionary.fold(*self.maps).eval().requires_grad_(False)
 
-    def _initialise(self, dictionary: Dictionary, n_vectors: int) -> Tensor:
-        """Set the initial parameters, and refuse early what could not be saved in the end.
+    def _initialise(self, dictionary: Dictionary, n_vectors: int) -> tuple[Tensor, ...]:
+        """Set the parameters from normalised vectors in a random order of their own, and return these.
 
-        Returns:
-            The vectors that they were set from, as the dictionary sees them.
+        An architecture that could not be saved in the end is refused here.
         """
         sample = self.data.sample(n_vectors, self.config.seed)
-        x, *target = (normalise(part) for normalise, part in zip(self.maps, sample, strict=True))
+        normalised = tuple(mapping.to("cpu")(part) for mapping, part in zip(self.maps, sample, strict=True))
+        x, *target = normalised
         dictionary.initialise(x, torch.Generator().manual_seed(self.config.seed), *target)
-        proof = Proof.of(dictionary, dictionary.fold(*self.maps), self.maps, sample[0][:PROVEN_EARLY])
-        proof.check(self.config.dictionary.kind)
-        return x
+        check_folding(dictionary, self.maps, sample[0])
+        return normalised
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
@@ -329,6 +313,18 @@ def check_device(name: str) -> None:
     n_devices = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")
+
+
+@torch.no_grad()
+def _figures(dictionary: Dictionary, x: Tensor) -> dict[str, float]:
+    """Return FVU and L0 of a fitted dictionary on some vectors."""
+    squared_error, n_active = 0.0, 0
+    for rows in x.split(CHUNK_VECTORS):
+        codes = dictionary.encode(rows)
+        squared_error += float((dictionary.decode(codes) - rows).double().square().sum())
+        n_active += int(codes.l0().sum())
+    spread = float((x - x.mean(0)).double().square().sum())
+    return {"fvu": squared_error / spread, "l0": n_active / len(x), "n_vectors": len(x)}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

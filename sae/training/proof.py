@@ -1,12 +1,17 @@
 """Proof that a saved dictionary does what the trained one did, on real vectors."""
 
-from collections.abc import Sequence
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.dictionaries import io
 from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.errors import TrainingError
@@ -17,6 +22,9 @@ TOLERANCE = 1e-3
 
 TIES = 1e-3
 """Share of rows that may differ by more: where two latents are equally large, rounding decides which one is kept."""
+
+PROVEN_EARLY = 512
+"""Vectors on which folding is tried before training."""
 
 _ROWS = 256
 
@@ -34,7 +42,7 @@ class Proof:
     @torch.no_grad()
     def of(cls, trained: Dictionary, folded: Dictionary, maps: Sequence[Affine], x: Vectors) -> "Proof":
         """Compare a dictionary trained behind maps, of inputs and maybe of targets, with its folded form."""
-        inputs, outputs = maps[0], maps[-1]
+        inputs, outputs = maps[0].to(x.device), maps[-1].to(x.device)
         norms: list[Tensor] = []
         for part in x.split(_ROWS):
             z = inputs(part)
@@ -60,6 +68,33 @@ class Proof:
                 f"by {self.reconstruction:.2g} in the median). This architecture does not fold behind this "
                 "normalisation: use normalisation expected_norm or none."
             )
+
+
+def check_folding(dictionary: Dictionary, maps: Sequence[Affine], x: Vectors) -> None:
+    """Refuse, before it is trained, an architecture that cannot be saved for vectors as they are.
+
+    Raises:
+        TrainingError: it does something else once its maps are folded into its weights.
+    """
+    Proof.of(dictionary, dictionary.fold(*maps), maps, x[:PROVEN_EARLY]).check(dictionary.config.kind)
+
+
+def save_proven(
+    trained: Dictionary, maps: Sequence[Affine], folder: Path, provenance: Mapping[str, Any], x: Vectors
+) -> Dictionary:
+    """Save the dictionary for vectors as they are and return it, read again from its file.
+
+    Raises:
+        TrainingError: it does something else than the trained one; it is then left in `FOLDER.unproven`.
+    """
+    unproven, device = folder.with_name(f"{folder.name}.unproven"), trained.W_dec.device
+    io.save_dictionary(trained.fold(*maps), unproven, provenance)
+    saved = io.load_dictionary(unproven, device).requires_grad_(False)
+    proof = Proof.of(trained, saved, maps, x.to(device))
+    proof.check(str(unproven))
+    io.save_dictionary(saved, folder, {"proof": dataclasses.asdict(proof)})
+    shutil.rmtree(unproven)
+    return saved
 
 
 def _norms(*rows: Float[Tensor, "batch _"]) -> Float[Tensor, "n batch"]:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +58,15 @@ def test_gradient_flows_through_dense() -> None:
     codes = Codes.from_topk(torch.tensor([[3, 1]]), values, 4)
     (codes.dense() * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum().backward()
     assert values.grad is not None and values.grad.tolist() == [[1000.0, 10.0]]
+
+
+def test_rows_keep_what_they_were_normalised_by() -> None:
+    first, second = (Codes.from_dense(torch.rand(3, 5) + number) for number in range(2))
+    parts = [
+        dataclasses.replace(codes, row_mean=torch.rand(3, 1), row_deviation=torch.rand(3, 1))
+        for codes in (first, second)
+    ]
+    chosen = Codes.cat(parts).on(torch.tensor([4, 0]))
+    assert chosen.row_mean is not None and parts[0].row_mean is not None and parts[1].row_deviation is not None
+    assert torch.equal(chosen.row_mean[1], parts[0].row_mean[0])
+    assert chosen.row_deviation is not None and torch.equal(chosen.row_deviation[0], parts[1].row_deviation[1])

@@ -73,7 +73,7 @@ CASES = {
     "random_directions": Case({"d_sae": 48, "k": 5}),
     "ica": Case({"d_sae": D_IN}, decoder_norm=0.5),
     "kmeans": Case({"d_sae": 48}, more_shapes={"lengths": (48,)}),
-    "semi_nmf": Case({"d_sae": 48}, more_shapes={"step": ()}),
+    "semi_nmf": Case({"d_sae": 48}, more_shapes={"step": ()}, folds=False),
     "frozen_decoder": Case({"d_sae": 48, "k": 5}, learns=EVERYTHING - {"W_dec"}),
     "frozen_encoder": Case({"d_sae": 48, "k": 5}, learns=EVERYTHING - {"W_enc_rows"}),
 }

@@ -8,7 +8,7 @@ from sae.dictionaries.linear import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
 from sae.evaluation.metric import Accumulator
-from sae.evaluation.splicing import LANGUAGE_METRICS, next_token_losses
+from sae.evaluation.splicing import LANGUAGE_METRICS, Splice, next_token_losses
 from sae.subjects.load import load
 from sae.tensors import Batch, Kind
 
@@ -39,7 +39,7 @@ def halves(batch: Batch) -> list[Batch]:
 
 def scores(dictionary: Dictionary, subject, mean: torch.Tensor, batches: list[Batch]) -> dict[str, float]:
     accumulator = Accumulator(LANGUAGE_METRICS)
-    for losses in next_token_losses(dictionary, subject, HOOKPOINT, mean, batches):
+    for losses in next_token_losses(Splice(dictionary, (HOOKPOINT,), {HOOKPOINT: mean}), subject, batches):
         accumulator.update(losses)
     return {score.name: score.value for score in accumulator.scores(n_draws=20)}
 

@@ -71,6 +71,21 @@ def test_parts_add_up(name, subjects):
         torch.testing.assert_close(x["hook_resid_pre"] + x["hook_attn_out"] + x["hook_mlp_out"], x["hook_resid_post"])
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "result"),
+    [
+        ("gpt2", "h.0.mlp", "hook_mlp_out"),
+        ("neox", "layers.0.mlp", "hook_mlp_out"),
+        ("llama", "layers.0.mlp", "hook_mlp_out"),
+        ("bert", "encoder.layer.0.intermediate", "mlp.hook_post"),
+    ],
+)
+def test_the_mlp_makes_its_output_from_its_input(name, module, result, subjects):
+    found = subjects[name].run(batch_of(), ["blocks.0.mlp.hook_in", f"blocks.0.{result}"])
+    mlp = subjects[name].model.base_model.get_submodule(module)
+    torch.testing.assert_close(mlp(found["blocks.0.mlp.hook_in"]), found[f"blocks.0.{result}"])
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_later_blocks_do_not_run(name, subjects):
     subject = subjects[name]
@@ -149,8 +164,8 @@ def test_hookpoints_come_in_the_order_of_the_model(subjects):
     assert names == [
         f"blocks.0.{n}"
         for n in (
-            "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post",
-            "hook_mlp_out", "hook_resid_post",
+            "hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_in", "mlp.hook_pre",
+            "mlp.hook_post", "hook_mlp_out", "hook_resid_post",
         )
     ]  # fmt: skip
     assert {h.grid for h in subjects["llama"].hookpoints().values()} == {"tokens"}

@@ -13,7 +13,10 @@ from sae.subjects.vision import ClipSubject
 from sae.tensors import Batch, Kind
 
 TEXTS = ("the cat", "a dog ran after the cat and the dog and more and more", "dog")
-RESIDUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
+RESIDUAL = (
+    *("hook_resid_pre", "hook_attn_out", "hook_resid_mid"),
+    *("mlp.hook_in", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +60,11 @@ def native_reference(blocks, x, tower, quick_gelu, causal):
     for i, block in enumerate(blocks):
         attn_out = attention(F.layer_norm(x, x.shape[-1:], block.ln_1.weight, block.ln_1.bias), block.attn, 2, causal)
         mid = x + attn_out
-        pre = block.mlp.c_fc(F.layer_norm(mid, x.shape[-1:], block.ln_2.weight, block.ln_2.bias))
+        mlp_in = F.layer_norm(mid, x.shape[-1:], block.ln_2.weight, block.ln_2.bias)
+        pre = block.mlp.c_fc(mlp_in)
         post = pre * torch.sigmoid(1.702 * pre) if quick_gelu else F.gelu(pre)
         mlp_out = block.mlp.c_proj(post)
-        values = (x, attn_out, mid, post, mlp_out, mid + mlp_out)
+        values = (x, attn_out, mid, mlp_in, post, mlp_out, mid + mlp_out)
         expected |= {f"{tower}.blocks.{i}.{name}": value for name, value in zip(RESIDUAL, values, strict=True)}
         x = mid + mlp_out
     return expected
@@ -136,9 +140,10 @@ def test_values_of_timm_trunk(subjects):
     for i, block in enumerate(trunk.blocks):
         attn_out = block.attn(block.norm1(x))
         mid = x + attn_out
-        post = F.gelu(block.mlp.fc1(block.norm2(mid)))
+        mlp_in = block.norm2(mid)
+        post = F.gelu(block.mlp.fc1(mlp_in))
         mlp_out = block.mlp.fc2(post)
-        values = (x, attn_out, mid, post, mlp_out, mid + mlp_out)
+        values = (x, attn_out, mid, mlp_in, post, mlp_out, mid + mlp_out)
         expected |= {f"visual.blocks.{i}.{name}": value for name, value in zip(RESIDUAL, values, strict=True)}
         x = mid + mlp_out
     expected["visual.embedding"] = trunk.forward_head(trunk.norm(x))[:, None]
@@ -159,7 +164,7 @@ def test_values_of_hugging_face_text_tower(subjects):
         torch.testing.assert_close(layer.attention.output.LayerNorm(hidden[i] + attn_out), mid)
         post = F.gelu(layer.intermediate.dense(mid))
         mlp_out = output.dense(post)
-        values = (hidden[i], attn_out, mid, post, mlp_out, hidden[i + 1])
+        values = (hidden[i], attn_out, mid, mid, post, mlp_out, hidden[i + 1])
         expected |= {f"text.blocks.{i}.{name}": value for name, value in zip(RESIDUAL, values, strict=True)}
         torch.testing.assert_close(output.LayerNorm(mlp_out + mid), hidden[i + 1])
     pooled = (hidden[-1] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
