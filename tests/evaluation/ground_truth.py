@@ -29,12 +29,12 @@ from sae.evaluation.meanings import related_labels
 from sae.evaluation.metric import Accumulator, Measured
 from sae.evaluation.pairs import pair_scores
 from sae.evaluation.patterns import MIN_ROWS, Patterns
-from sae.evaluation.reconstruction import FiringRates, firing_scores, reconstructions
+from sae.evaluation.reconstruction import FiringRates, firing_scores, reconstruction
 from sae.evaluation.recovery import Firing, Recovery, recovery_scores
 from sae.evaluation.resolution import Mixtures, resolution_scores
 from sae.evaluation.sample import Sample, Units
 from sae.evaluation.similarity import Similarity, similarity_scores
-from sae.evaluation.splicing import CLIP_METRICS, LANGUAGE_METRICS, next_token_losses, zero_shot_answers
+from sae.evaluation.splicing import CLIP_METRICS, LANGUAGE_METRICS, Splice, next_token_losses, zero_shot_answers
 from sae.evaluation.splitting import Step, splitting_scores
 from sae.evaluation.stability import match_dictionaries, match_random, stability_scores
 from sae.evaluation.toy_inputs import toy_images, toy_pairs, toy_text
@@ -126,7 +126,8 @@ class Vectors(View):
         found: list[dict[str, float]] = []
         for dictionary in dictionaries(kind, self.true, x, N_DRAWS):
             accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), FiringRates(dictionary.d_sae)
-            for chunk in reconstructions(dictionary, x.split(500)):
+            for rows in x.split(500):
+                chunk = reconstruction(dictionary, rows)
                 accumulator.update(chunk)
                 firing.update(chunk.codes)
             scores = [*accumulator.scores(), *(measured.score() for measured in firing_scores(firing))]
@@ -304,10 +305,13 @@ class Subjects(View):
         for of_text, of_pictures in pairs:
             language, clip = Accumulator(LANGUAGE_METRICS), Accumulator(CLIP_METRICS)
             mean = self.rows_of_text.mean(0)
-            for losses in next_token_losses(of_text, self.language, HOOKPOINT, mean, [self.texts]):
+            for losses in next_token_losses(
+                Splice(of_text, (HOOKPOINT,), {HOOKPOINT: mean}), self.language, [self.texts]
+            ):
                 language.update(losses)
             inputs, mean = Pictures(self.concept, len(self.toy.directions)), self.shown.x.mean(0)
-            for answers in zero_shot_answers(of_pictures, self.clip, VISUAL_HOOKPOINT, mean, [self.pictures], inputs):
+            splice = Splice(of_pictures, (VISUAL_HOOKPOINT,), {VISUAL_HOOKPOINT: mean})
+            for answers in zero_shot_answers(splice, self.clip, [self.pictures], inputs):
                 clip.update(answers)
             found.append({score.name: score.value for score in (*language.scores(), *clip.scores())})
         return {name: torch.tensor([one[name] for one in found], dtype=torch.float64) for name in found[0]}

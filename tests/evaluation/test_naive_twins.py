@@ -37,7 +37,7 @@ from sae.evaluation.recovery import Firing, Recovery, recovery_scores
 from sae.evaluation.resolution import Mixtures, resolution_scores
 from sae.evaluation.sample import Units
 from sae.evaluation.similarity import TOP_ITEMS, Similarity, similarity_scores
-from sae.evaluation.splicing import LANGUAGE_METRICS, next_token_losses
+from sae.evaluation.splicing import LANGUAGE_METRICS, Splice, next_token_losses
 from sae.evaluation.splitting import Step, splitting_scores
 from sae.evaluation.stability import match_dictionaries, stability_scores
 from sae.evaluation.toy_subjects import HOOKPOINT
@@ -141,7 +141,7 @@ def test_language_scores_with_padding() -> None:
     batch = dataclasses.replace(seen.texts, tokens=tokens, kind=kind, attended=attended)
     dictionary, mean = next(dictionaries("random", seen.true, seen.rows_of_text)), seen.rows_of_text.mean(0)
     accumulator = Accumulator(LANGUAGE_METRICS)
-    for losses in next_token_losses(dictionary, seen.language, HOOKPOINT, mean, [batch]):
+    for losses in next_token_losses(Splice(dictionary, (HOOKPOINT,), {HOOKPOINT: mean}), seen.language, [batch]):
         accumulator.update(losses)
     x, hat = seen.drawn.x, dictionary(seen.drawn.x)
     sums, n = dict.fromkeys(("clean", "spliced", "zero", "mean", "kl"), 0.0), 0
