@@ -1,7 +1,7 @@
 """Sparse encoding and decoding with their gradients, behind one interface.
 
 After the encoder's matrix product only the selected entries carry information, so nothing here ever builds a dense
-gradient of shape [batch, d_sae]. Two autograd functions are written once, in terms of operations that every backend
+gradient of shape [batch, d_sae]. The autograd functions are written once, in terms of operations that every backend
 supplies (`Backend`):
 
     select_topk        pre-activations and the k largest entries of every row
@@ -186,6 +186,17 @@ def decode(
     return _Decode.apply(offsets, indices, values, weight)  # type: ignore[return-value]
 
 
+def gather(
+    per_latent: Float[Tensor, " d_sae"], offsets: Int[Tensor, " batch_plus_1"], indices: Int[Tensor, " nnz"]
+) -> Float[Tensor, " nnz"]:
+    """Return for every entry what belongs to its latent, such as a bias or a threshold.
+
+    The gradient, a sum over each latent's entries, has the same bits for the same entries on every device, and the
+    precision of `per_latent` also under autocast.
+    """
+    return _Gather.apply(per_latent, offsets, indices)  # type: ignore[return-value]
+
+
 class _Encode(torch.autograd.Function):
     """Matrix product, selection, and a gradient that touches the selected entries alone."""
 
@@ -231,3 +242,23 @@ class _Decode(torch.autograd.Function):
         grad_values = backend.gather_dots(offsets, indices, grad, weight) if needs_values else None
         grad_weight = backend.accumulate(offsets, indices, values, grad, len(weight)) if needs_weight else None
         return None, None, grad_values, grad_weight
+
+
+class _Gather(torch.autograd.Function):
+    """A number of each entry's latent."""
+
+    @staticmethod
+    def forward(ctx: Any, per_latent: Tensor, offsets: Tensor, indices: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets, indices)
+        ctx.d_sae = len(per_latent)
+        return per_latent.index_select(0, indices)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        offsets, indices = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        ones = grad.new_ones(len(offsets) - 1, 1)
+        with torch.autocast(grad.device.type, enabled=False):
+            summed = backend_of(grad).accumulate(offsets, indices, grad, ones, ctx.d_sae)
+        return summed.squeeze(1), None, None

@@ -100,6 +100,27 @@ def test_decode_gradients_against_finite_differences(backend: interface.Backend)
     )
 
 
+def test_gather_and_its_gradient_against_plain_indexing(backend: interface.Backend) -> None:
+    offsets, indices, weights = ragged(9)
+    bias = problem(1, 4, 9)["bias"]
+    got = interface.gather(bias, offsets, indices)
+    assert torch.equal(got, bias[indices.long()])
+    (got * weights).sum().backward()
+    expected = torch.zeros_like(bias).index_add(0, indices.long(), weights.detach())
+    torch.testing.assert_close(bias.grad, expected)
+    assert torch.autograd.gradcheck(lambda b: interface.gather(b, offsets, indices) * weights, (bias,))
+
+
+def test_gather_keeps_its_precision_under_autocast(backend: interface.Backend) -> None:
+    offsets, indices, weights = ragged(200, torch.float32)
+    bias = torch.zeros(200, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (interface.gather(bias, offsets, indices) * weights.detach()).sum().backward()
+    expected = torch.zeros(200).index_add(0, indices.long(), weights.detach())
+    assert bias.grad.dtype == torch.float32
+    torch.testing.assert_close(bias.grad, expected)
+
+
 def test_a_latent_listed_twice_counts_twice(backend: interface.Backend) -> None:
     offsets, indices, values = torch.tensor([0, 3]), torch.tensor([2, 2, 0]).int(), torch.tensor([1.0, 10.0, 100.0])
     vectors = torch.tensor([[1.0, 2.0]])
