@@ -13,12 +13,15 @@ from sae.dictionaries.archetypal import Archetypal
 from sae.dictionaries.base import Dictionary, DictionaryConfig
 from sae.dictionaries.batch_topk import BatchTopK
 from sae.dictionaries.frozen import FrozenDecoder, FrozenEncoder
+from sae.dictionaries.gated import Gated
 from sae.dictionaries.ica import Ica
+from sae.dictionaries.jumprelu import JumpReLU
 from sae.dictionaries.kmeans import KMeans
 from sae.dictionaries.linear import Constant, Identity, Pca
 from sae.dictionaries.matching_pursuit import MatchingPursuit
 from sae.dictionaries.matryoshka import Matryoshka
 from sae.dictionaries.random_directions import RandomDirections
+from sae.dictionaries.relu import ReLU
 from sae.dictionaries.semi_nmf import SemiNmf
 from sae.dictionaries.threshold import Thresholded
 from sae.dictionaries.topk import AbsTopK, TopK
@@ -26,7 +29,11 @@ from sae.errors import ConfigError, DictionaryError, nearest
 
 GROUP = "sae.dictionaries"
 
-TRAINED: tuple[type[Dictionary], ...] = (TopK, AbsTopK, BatchTopK, Matryoshka, MatchingPursuit, Archetypal)
+TRAINED: tuple[type[Dictionary], ...] = (
+    *(TopK, AbsTopK, BatchTopK, Matryoshka),
+    *(ReLU, Gated, JumpReLU),
+    *(MatchingPursuit, Archetypal),
+)
 """Architectures that learn."""
 
 CONTROLS: tuple[type[Dictionary], ...] = (

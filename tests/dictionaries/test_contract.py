@@ -52,6 +52,27 @@ CASES = {
         toy_cosine=0.8,  # directions of equal rank have to share the latents of the first prefix
         more_shapes={"threshold": (48,)},
     ),
+    "relu": Case(
+        {"d_sae": 48, "target_l0": 5.0},
+        learns=EVERYTHING,
+        moves=frozenset({"coefficient"}),
+        toy_settings={"d_sae": 24, "target_l0": 3.0},
+        more_shapes={"coefficient": (), "power": ()},
+    ),
+    "gated": Case(
+        {"d_sae": 48, "target_l0": 5.0},
+        learns=EVERYTHING | {"r_mag", "b_mag"},
+        moves=frozenset({"coefficient"}),
+        toy_settings={"d_sae": 24, "target_l0": 3.0},
+        more_shapes={"coefficient": (), "r_mag": (48,), "b_mag": (48,)},
+    ),
+    "jumprelu": Case(
+        {"d_sae": 48, "target_l0": 5.0},
+        learns=EVERYTHING | {"threshold"},
+        moves=frozenset({"coefficient"}),
+        toy_settings={"d_sae": 24, "target_l0": 3.0},
+        more_shapes={"coefficient": (), "threshold": (48,)},
+    ),
     "matching_pursuit": Case(
         {"d_sae": 48, "k": 5},
         learns=frozenset({"W_dec", "b_dec"}),
