@@ -91,3 +91,9 @@ class Gated(WithSparsity):
     def scale_codes(self, factor: float) -> None:
         super().scale_codes(factor)
         self.b_mag.mul_(factor)
+
+    @torch.no_grad()
+    def shift_codes(self, shift: Float[Tensor, " d_sae"]) -> None:
+        """Add to the pre-activations, which magnitudes read behind their scale."""
+        super().shift_codes(shift)
+        self.b_mag.add_(self.r_mag.exp() * shift.to(self.b_mag))

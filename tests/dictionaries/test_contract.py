@@ -63,14 +63,14 @@ CASES = {
         {"d_sae": 48, "target_l0": 5.0},
         learns=EVERYTHING | {"r_mag", "b_mag"},
         moves=frozenset({"coefficient"}),
-        toy_settings={"d_sae": 24, "target_l0": 3.0},
+        toy_settings={"d_sae": 24, "target_l0": 2.0, "coefficient": 0.3},
         more_shapes={"coefficient": (), "r_mag": (48,), "b_mag": (48,)},
     ),
     "jumprelu": Case(
         {"d_sae": 48, "target_l0": 5.0},
         learns=EVERYTHING | {"threshold"},
         moves=frozenset({"coefficient"}),
-        toy_settings={"d_sae": 24, "target_l0": 3.0},
+        toy_settings={"d_sae": 24, "target_l0": 2.0, "coefficient": 0.1, "bandwidth": 0.3},
         more_shapes={"coefficient": (), "threshold": (48,)},
     ),
     "matching_pursuit": Case(
