@@ -40,7 +40,7 @@ def train(arguments: list[str]) -> None:
 
     resume = _take_flag(arguments, "--resume")
     settings = _configured(TrainConfig, arguments, "sae train")
-    dictionary = run(ActivationStore(settings.store), settings, resume=resume)
+    dictionary = run([ActivationStore(path) for path in settings.stores], settings, resume=resume)
     print(dictionary)
     print(f"saved in {settings.out / 'dictionary'}")
 

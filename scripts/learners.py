@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sae.dictionaries import registry
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.training.config import TrainConfig
 from sae.training.optimiser import AdamConfig
@@ -92,7 +93,7 @@ class Ours(Learner):
         # As a run does: inputs are brought to the expected norm sqrt(d_in).
         self.scale = task.d_in**0.5 / float(sample.norm(dim=1).mean())
         self.dictionary.initialise(sample * self.scale, torch.Generator().manual_seed(task.seed))
-        self.trainer = Trainer(self.dictionary, train, self.scale)
+        self.trainer = Trainer(self.dictionary, train, Affine.scaling(self.scale, task.d_in))
         self.dead = task.dead
 
     def step(self, x: Tensor) -> None:

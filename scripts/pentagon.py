@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
@@ -40,7 +41,7 @@ def train_on(toy: Toy, config: TopKConfig, n_steps: int, seed: int = 0) -> Dicti
     dictionary = make_dictionary(config, toy.directions.shape[1])
     sample, _ = toy.sample(8192, generator)
     dictionary.initialise(sample, generator)
-    trainer = Trainer(dictionary, settings, scale=1.0)
+    trainer = Trainer(dictionary, settings, Affine.scaling(1.0, dictionary.d_in))
     for _ in range(n_steps):
         trainer.step(toy.sample(BATCH_VECTORS, generator)[0])
     return dictionary.eval().requires_grad_(False)

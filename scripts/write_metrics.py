@@ -20,6 +20,16 @@ whose meaning changes gets another version, and reports with unequal versions ar
 blocks of whole examples for vectors, tokens and images. *Chance* is the score of an answer without information, where
 it does not depend on the data. *Paired* metrics have the same items for every dictionary on the same data, so that a
 difference is taken item by item.
+
+The more units a set has, the better the best of them finds a label or a concept, whatever they are. Scores that pick
+the best unit therefore come once more with an equal number of candidates (`..._equal`): what the best of m units drawn
+at random scores on average, where m is the size of the smallest set compared. Scores of single units need none, for
+every unit chooses among the same labels, or factors, in every set. Nor does the resolution of neurons: a unit has to
+carry the concept into the neuron, which of the raw, cut or rectified neurons only the neuron itself does, and apart
+from PCA all other controls have as many units as the dictionary.
+
+What every metric is for a perfect dictionary, for constant units and for shuffled ones is stated, and tested on toys
+whose features are known, in `tests/evaluation/test_ground_truth.py`.
 """
 
 

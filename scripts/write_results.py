@@ -26,7 +26,8 @@ FIDELITY = (
     *("zero_shot_accuracy", "zero_shot_accuracy_clean", "zero_shot_ce_recovered"),
 )
 LABELS = (
-    *("label_average_precision", "label_phi", "label_purity", "label_coverage", "label_auc", "label_auc_equal"),
+    *("label_average_precision", "label_average_precision_equal", "label_phi", "label_phi_equal"),
+    *("label_purity", "label_coverage", "label_auc", "label_auc_equal"),
     *("labels_found_share", "monosemantic_share", "polysemantic_share", "unit_purity", "unit_phi"),
     *("resolution_rate", "resolved_neurons", "concept_variance_explained"),
     *("monosemanticity_excess", "clarity", "label_entropy"),
@@ -35,7 +36,8 @@ LABELS = (
     *("multimodal_share", "facets_reached", "text_agreement"),
     *("concept_auc_photo", "concept_auc_sketch", "concept_auc_word", "concept_auc_symbol"),
     *("concept_auc_photo_unseen", "concept_auc_sketch_unseen", "concept_auc_word_unseen", "concept_auc_symbol_unseen"),
-    *("dissection_iou", "unit_iou", "pair_selectivity", "pair_invariance"),
+    *("concept_auc_seen", "concept_auc_seen_equal", "concept_auc_unseen", "concept_auc_unseen_equal"),
+    *("dissection_iou", "dissection_iou_equal", "unit_iou", "pair_selectivity", "pair_invariance"),
 )
 PICTURED = {
     "stdlib-1l": ("label_average_precision", "resolution_rate", "monosemanticity_excess", "explanation_correlation"),

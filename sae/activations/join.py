@@ -47,6 +47,35 @@ def join(vectors: Sequence[Vectors], on: tuple[Key, ...] = ("example", "position
     )
 
 
+def align(vectors: Sequence[Vectors]) -> tuple[Vectors, ...]:
+    """Bring vectors together row by row: hookpoints of one grid as they are, or where their rows differ, joined.
+
+    One grid in several stores is joined by example and position. Different grids, such as those of the two towers, are
+    joined by example, for which each needs one row per example.
+
+    Raises:
+        StoreError: the stores have other inputs, or a grid has several rows per example.
+    """
+    if all(on_the_same_rows(vectors[0], other) for other in vectors[1:]):
+        return tuple(vectors)
+    grids = list(dict.fromkeys(v.hookpoint.grid for v in vectors))
+    if len(grids) == 1:
+        return join(vectors)
+    try:
+        return join(vectors, on=("example",))
+    except StoreError as error:
+        raise StoreError(
+            f"{error} Hookpoints on different grids ({', '.join(grids)}) go together by example, one row each."
+        ) from error
+
+
+def on_the_same_rows(one: Vectors, other: Vectors) -> bool:
+    """Whether row i of both is the same place, since they share a store and a grid or have been joined."""
+    joined = one.filters.get("joined") is not None and one.filters.get("joined") == other.filters.get("joined")
+    same = one.store.hash == other.store.hash and one.hookpoint.grid == other.hookpoint.grid
+    return len(one) == len(other) and (joined or (same and one.index == other.index))
+
+
 def _identity(v: Vectors) -> str:
     return f"{v.store.hash} {v.hookpoint.grid} {sorted(v.filters.items())}"
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae.activations.join import on_the_same_rows
 from sae.activations.store import Vectors
 from sae.errors import StoreError
 
@@ -179,10 +180,8 @@ def _common_length(vectors: Sequence[Vectors]) -> int:
     lengths = {len(v) for v in vectors}
     if len(lengths) != 1 or lengths == {0}:
         raise StoreError(f"cannot read {', '.join(map(repr, vectors))} together: they need the same rows, and some.")
-    first = vectors[0]
-    for other in vectors[1:]:
-        same = other.store.hash == first.store.hash and other.hookpoint.grid == first.hookpoint.grid
-        joined = first.filters.get("joined") is not None and first.filters.get("joined") == other.filters.get("joined")
-        if not joined and not (same and first.index == other.index):
+    first, *others = [part for v in vectors for part in v.parts]
+    for other in others:
+        if not on_the_same_rows(first, other):
             raise StoreError(f"{first!r} and {other!r} lie on different rows; align them with join().")
     return lengths.pop()

@@ -1,14 +1,14 @@
 """Reading a store: vectors by hookpoint, where each row came from, and the examples behind them."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from sae.activations.examples import StoredInputs
@@ -28,7 +28,8 @@ TRAINING_KINDS = tuple(kind for kind in Kind if kind not in (Kind.BOS, Kind.SPEC
 
 _OPEN_SHARDS = 256
 _PART_ROWS = 1 << 14
-_MEDIAN_ROWS = 1 << 20
+_SPREAD_ROWS = 1 << 20
+"""Rows, spread evenly, from which a median norm or a covariance is taken."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,11 @@ class Vectors:
         return f"Vectors({self.hookpoint.name}, {len(self):,} x {self.d_in} {self.store.manifest.dtype})"
 
     @property
+    def parts(self) -> "tuple[Vectors, ...]":
+        """The single hookpoints whose vectors these are; here it is one."""
+        return (self,)
+
+    @property
     def d_in(self) -> int:
         """Width of a vector."""
         return self.hookpoint.d_in
@@ -223,16 +229,43 @@ class Vectors:
     @cached_property
     def statistics(self) -> Statistics:
         """Moments of these rows; free if filtered by kind alone, else one reading."""
-        if set(self.filters) == {"kinds"}:
-            found = self.store.statistics(self.hookpoint.grid)[self.hookpoint.name]
-            kinds = self.filters["kinds"]
-            parts = [part for kind, part in found.items() if kinds is None or kind.name.lower() in kinds]
-        else:
-            starts = range(0, len(self), _PART_ROWS)
-            parts = [Statistics.of(self[start : start + _PART_ROWS]) for start in starts]
+        starts = range(0, len(self), _PART_ROWS)
+        return self._harvested or self._merged(Statistics.of(self[start : start + _PART_ROWS]) for start in starts)
+
+    @cached_property
+    def covariance(self) -> Float64[Tensor, "d_in d_in"]:
+        """Covariance of these rows: the harvest's, if that kept it and they are filtered by kind alone.
+
+        Else measured, on at most a million rows spread evenly.
+        """
+        found = self._harvested
+        if found is None or found.covariance is None:
+            found = self._merged(Statistics.of(part, covariance=True) for part in self._spread())
+        assert found.covariance is not None
+        return found.covariance
+
+    @property
+    def _harvested(self) -> Statistics | None:
+        """The statistics gathered while harvesting, where they are those of these rows."""
+        if set(self.filters) != {"kinds"}:
+            return None
+        found = self.store.statistics(self.hookpoint.grid)[self.hookpoint.name]
+        kinds = self.filters["kinds"]
+        return self._merged(part for kind, part in found.items() if kinds is None or kind.name.lower() in kinds)
+
+    def _merged(self, parts: Iterable[Statistics]) -> Statistics:
+        parts = list(parts)
         if not parts:
             raise StoreError(f"{self!r}: no rows, so no statistics; filters: {self.filters}.")
         return Statistics.merge_all(parts)
+
+    def _spread(self) -> Iterator[Shaped[Tensor, "batch d_in"]]:
+        """Yield at most `_SPREAD_ROWS` rows, in parts spread evenly."""
+        n_parts = max(1, min(-(-len(self) // _PART_ROWS), _SPREAD_ROWS // _PART_ROWS))
+        size = min(_PART_ROWS, len(self))
+        for i in range(n_parts if size else 0):
+            start = i * (len(self) - size) // max(n_parts - 1, 1)
+            yield self[start : start + size]
 
     def describe(self) -> dict[str, Any]:
         """Return what a dictionary trained on these rows records."""
@@ -260,13 +293,10 @@ class Vectors:
 
     def _without_sinks(self, max_norm_ratio: float) -> "Vectors":
         """Leave out rows of extreme norm; the median is that of at most a million rows spread evenly."""
-        n_parts = max(1, min(-(-len(self) // _PART_ROWS), _MEDIAN_ROWS // _PART_ROWS))
-        size = min(_PART_ROWS, len(self))
-        starts = [i * max(len(self) - size, 0) // max(n_parts - 1, 1) for i in range(n_parts)]
-        norms = torch.cat([self.read(start, start + size).norm(dim=1) for start in starts])
-        if not len(norms):
+        norms = [part.float().norm(dim=1) for part in self._spread()]
+        if not norms:
             raise StoreError(f"{self!r}: no rows, so no median norm; filters: {self.filters}.")
-        limit = max_norm_ratio * norms.median().item()
+        limit = max_norm_ratio * torch.cat(norms).median().item()
 
         def small(shard: int) -> Tensor:
             parts = self.store.columns(self.hookpoint.grid, shard)[self.hookpoint.name].split(_PART_ROWS)

@@ -3,7 +3,7 @@
     pre   = W_enc.T @ (x - b_dec) + b_enc
     codes = relu(pre) on the k latents with the largest pre, 0 elsewhere
     W_dec = rows of (mixture @ points + relaxation), brought to norm 1
-            mixture >= 0, its rows add up to 1;  |relaxation_i| <= delta * mean norm of the points
+            mixture = softmax(GAIN * logits);  |relaxation_i| <= delta
     x_hat = codes @ W_dec + b_dec
     loss  = that of TopK                                                                       see topk.py
 
@@ -31,6 +31,15 @@ from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError
 from sae.tensors import Vectors
 
+GAIN = 32.0
+"""Logits per unit of their parameter: steps of the size that suits directions should also move shares."""
+
+FIRST_ROWS = 2048
+"""Vectors on which the length of the first reconstructions is measured."""
+
+BACKGROUND = 0.05
+"""What all points together share of a direction at the start, so that any of them can gain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArchetypalConfig(TopKConfig):
@@ -56,8 +65,8 @@ class Archetypal(TopK):
     """TopK whose directions are mixtures of points of the data, but for a bounded rest.
 
     Attributes:
-        points: [n_points d_out]; centres of the sample, less the first b_dec.
-        mixture: [d_sae n_points]; rows add up to 1.
+        points: [n_points d_out]; centres of the sample, less the first b_dec, over their mean norm.
+        logits: [d_sae n_points]; what `mixture` is made of.
         relaxation: [d_sae d_out].
         lengths: [d_sae]; norms of mixture @ points + relaxation.
     """
@@ -70,10 +79,15 @@ class Archetypal(TopK):
 
     def __init__(self, config: ArchetypalConfig, d_in: int, d_out: int | None = None) -> None:
         super().__init__(config, d_in, d_out)
-        self.mixture = nn.Parameter(torch.full((config.d_sae, config.n_points), 1 / config.n_points))
+        self.logits = nn.Parameter(torch.zeros(config.d_sae, config.n_points))
         self.relaxation = nn.Parameter(torch.zeros(config.d_sae, self.d_out))
         self.register_buffer("points", torch.zeros(config.n_points, self.d_out))
         self.register_buffer("lengths", torch.ones(config.d_sae))
+
+    @property
+    def mixture(self) -> Float[Tensor, "d_sae n_points"]:
+        """Share of every point in every direction."""
+        return (GAIN * self.logits).softmax(1)
 
     @torch.no_grad()
     def initialise(
@@ -86,47 +100,49 @@ class Archetypal(TopK):
         """
         super().initialise(sample, generator, target)
         goal = self.normalised(sample) if target is None else target
-        self.points.copy_(kmeans_centres(goal.to(self.b_dec.dtype), self.config.n_points, generator) - self.b_dec)
-        self.mixture.copy_(self._first_mixture(generator))
+        points = kmeans_centres(goal.to(self.b_dec.dtype), self.config.n_points, generator) - self.b_dec
+        self.points.copy_(points / torch.linalg.vector_norm(points, dim=1).mean())
+        self.logits.copy_(self._first_mixture(generator).log() / GAIN)
         self.relaxation.zero_()
         self.after_step()
         if not self.is_transcoder:
             self.W_enc_rows.copy_(self.W_dec)
+            self._fit_length(goal[:FIRST_ROWS])
 
     @torch.no_grad()
     def after_backward(self) -> None:
         """Hand the gradient of the directions on to what they are made of."""
         super().after_backward()
         if self.W_dec.grad is not None:
-            gradient = self.W_dec.grad / self.lengths[:, None]
-            self.mixture.grad, self.relaxation.grad = gradient @ self.points.T, gradient
+            self.relaxation.grad = self.W_dec.grad / self.lengths[:, None]
+            mixture, gradient = self.mixture, self.relaxation.grad @ self.points.T
+            along = torch.linalg.vecdot(mixture, gradient)[:, None]
+            self.logits.grad = gradient.sub_(along).mul_(mixture).mul_(GAIN)
             self.W_dec.grad = None
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Bring mixture and relaxation within their bounds, and put the directions together."""
-        total = self.mixture.relu_().sum(1, keepdim=True)
-        self.mixture.copy_(torch.where(total > 0, self.mixture / total, 1 / self.config.n_points))
-        bound = self.config.delta * torch.linalg.vector_norm(self.points, dim=1).mean()
+        """Bring the relaxation within its bound, and put the directions together."""
         norm = torch.linalg.vector_norm(self.relaxation, dim=1, keepdim=True)
-        self.relaxation.mul_((bound / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1))
+        self.relaxation.mul_((self.config.delta / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1))
         torch.addmm(self.relaxation, self.mixture, self.points, out=self.W_dec)
         torch.linalg.vector_norm(self.W_dec, dim=1, out=self.lengths)
         self.lengths.clamp_min_(torch.finfo(norm.dtype).tiny)
         self.W_dec.div_(self.lengths[:, None])
 
+    def _fit_length(self, x: Vectors) -> None:
+        """Shorten the encoder so that vectors are rebuilt at their own length; mixtures of one cloud are much alike."""
+        centred, rebuilt = x - self.b_dec, self.decode(self.select(x)) - self.b_dec
+        along, norm = (centred * rebuilt).sum(), rebuilt.square().sum()
+        self.W_enc_rows.mul_((along / norm).clamp(0, 1) if norm > 0 else 1.0)
+
     def _first_mixture(self, generator: torch.Generator) -> Float[Tensor, "d_sae n_points"]:
-        """Return mixtures of two points, at least half of the one; all points come in turn, the other is drawn."""
+        """Return mixtures of mostly two points, at least half of the one; all come in turn, the other is drawn."""
         n_points, latents = self.config.n_points, torch.arange(self.d_sae, device=generator.device)
         near = torch.randperm(n_points, generator=generator, device=generator.device)[latents % n_points]
         shift = torch.randint(max(n_points - 1, 1), near.shape, generator=generator, device=generator.device) + 1
         share = torch.rand(near.shape, generator=generator, device=generator.device) / 2
-        mixture = torch.zeros(self.d_sae, n_points, device=generator.device)
-        mixture[latents, (near + shift) % n_points] = share
-        mixture[latents, near] = 1 - share
+        mixture = torch.full((self.d_sae, n_points), BACKGROUND / n_points, device=generator.device)
+        mixture[latents, (near + shift) % n_points] += (1 - BACKGROUND) * share
+        mixture[latents, near] += (1 - BACKGROUND) * (1 - share)
         return mixture
-
-    def scale_codes(self, factor: float) -> None:
-        super().scale_codes(factor)
-        for tensor in (self.points, self.relaxation, self.lengths):
-            tensor.mul_(factor)

@@ -13,14 +13,13 @@ One class serves training and use. Weights are kept latent-major: `W_enc_rows` [
 are contiguous, so a sparse gradient arrives in the layout of its parameter, and `W_enc` [d_in d_sae] is a view.
 """
 
-import copy
 import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from sae import config as configs
 from sae.dictionaries.codes import Codes
+from sae.dictionaries.folding import Foldable
 from sae.dictionaries.initialisation import geometric_median, normalise_rows_, random_unit_rows
 from sae.errors import ConfigError, DictionaryError
 from sae.kernels import interface as kernels
@@ -71,7 +71,7 @@ class Loss:
     target: Vectors
 
 
-class Dictionary(nn.Module, ABC):
+class Dictionary(Foldable, ABC):
     """Base of all architectures; a subclass sets `config_type` and defines `select`, and what its loss adds.
 
     Attributes:
@@ -121,16 +121,6 @@ class Dictionary(nn.Module, ABC):
         self.register_buffer("variance", torch.tensor(float(d_out)))
 
     @property
-    def d_in(self) -> int:
-        """Width of the vectors that are read."""
-        return self.W_enc_rows.shape[1]
-
-    @property
-    def d_out(self) -> int:
-        """Width of the vectors that are written."""
-        return self.W_dec.shape[1]
-
-    @property
     def d_sae(self) -> int:
         """Number of latents."""
         return self.W_dec.shape[0]
@@ -163,7 +153,7 @@ class Dictionary(nn.Module, ABC):
         return dataclasses.replace(codes, row_mean=mean, row_deviation=deviation)
 
     def decode(self, codes: Codes) -> Float[Tensor, "batch d_out"]:
-        """Return the vectors that the codes stand for; a transcoder's linear path is `forward`'s alone."""
+        """Return the vectors that the codes stand for, without a transcoder's linear path (see `output`)."""
         x_hat = kernels.decode(codes.offsets, codes.indices, codes.values, self.W_dec) + self.b_dec
         if codes.row_mean is None or codes.row_deviation is None:
             return x_hat
@@ -171,7 +161,11 @@ class Dictionary(nn.Module, ABC):
 
     def forward(self, x: Vectors) -> Float[Tensor, "batch d_out"]:
         """Return the reconstruction of x, or a transcoder's output."""
-        x_hat = self.decode(self.encode(x))
+        return self.output(self.encode(x), x)
+
+    def output(self, codes: Codes, x: Vectors) -> Float[Tensor, "batch d_out"]:
+        """Decode codes and add a transcoder's linear path past the latents, which reads x itself."""
+        x_hat = self.decode(codes)
         return x_hat if self.W_skip is None else x_hat + self._checked(x) @ self.W_skip
 
     def loss(
@@ -217,8 +211,16 @@ class Dictionary(nn.Module, ABC):
         """Set what moves over a run; called before every step with the share of steps done, in [0, 1)."""
 
     def calibrate(self, chunks: Iterable[Vectors]) -> dict[str, float]:
-        """Set what a trained dictionary needs for use from held-out vectors, as it was trained on; return figures."""
+        """Set what a trained dictionary needs for use from held-out vectors, as it was trained on; return figures.
+
+        Figures whose name starts with "threshold" are in the units of codes.
+        """
         return {}
+
+    @classmethod
+    def is_calibrated(cls) -> bool:
+        """Whether `calibrate` has something to set."""
+        return cls.calibrate is not Dictionary.calibrate
 
     @torch.no_grad()
     def initialise(
@@ -253,39 +255,6 @@ class Dictionary(nn.Module, ABC):
     def after_step(self) -> None:
         """Bring the decoder's rows back to norm 1."""
         normalise_rows_(self.W_dec)
-
-    @torch.no_grad()
-    def fold_scale(self, scale: float, out_scale: float | None = None) -> Self:
-        """Return the dictionary for unscaled vectors, given that this one was trained on x * scale.
-
-        Directions stay as they are, so decoder rows keep norm 1 and codes come out in the units of what is written:
-        `folded.encode(x)` has the latents of `trained.encode(x * scale)` with values divided by `out_scale` (by
-        default `scale`), and `folded(x)` = `trained(x * scale)` / out_scale.
-
-        Raises:
-            DictionaryError: a scale is not a positive finite number.
-        """
-        out_scale = scale if out_scale is None else out_scale
-        for number in (scale, out_scale):
-            if not 0 < number < float("inf"):
-                raise DictionaryError(
-                    f"{self.config.kind}: cannot fold the scale {number}; it must be positive and finite."
-                )
-        folded = copy.deepcopy(self)
-        if self.config.layer_norm:
-            return folded  # every vector is brought to the same scale in any case
-        folded.W_enc_rows.mul_(scale / out_scale)
-        folded.b_dec.div_(out_scale)
-        folded.variance.div_(out_scale**2)
-        if folded.W_skip is not None:
-            folded.W_skip.mul_(scale / out_scale)
-        folded.scale_codes(1 / out_scale)
-        return folded
-
-    @torch.no_grad()
-    def scale_codes(self, factor: float) -> None:
-        """Multiply whatever is added to pre-activations, or compared with them, when these are multiplied."""
-        self.b_enc.mul_(factor)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file holds, in the orientation of the API: W_enc [d_in d_sae], W_dec [d_sae d_out]."""

@@ -1,5 +1,6 @@
 """Sparse codes: which latents are active in each row, and how strongly."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -34,10 +35,26 @@ class Codes:
     @classmethod
     def from_dense(cls, dense: Float[Tensor, "batch d_sae"]) -> Self:
         """Keep the entries that are not zero."""
-        active = dense != 0
-        offsets = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
-        offsets[1:] = active.sum(1).cumsum(0)
-        return cls(offsets, active.nonzero()[:, 1].to(torch.int32), dense[active], dense.shape[1])
+        batch, d_sae = dense.shape
+        flat = dense.reshape(-1)
+        active = flat.nonzero().squeeze(1)
+        offsets = torch.searchsorted(active, torch.arange(batch + 1, device=dense.device) * d_sae)
+        return cls(offsets, (active % d_sae).to(torch.int32), flat[active], d_sae)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Codes"]) -> Self:
+        """Lay the rows of several codes of one dictionary one below another."""
+        counts = torch.cat([part.counts for part in parts])
+        indices, values = (torch.cat(column) for column in zip(*((c.indices, c.values) for c in parts), strict=True))
+        return cls(_offsets(counts), indices, values, parts[0].d_sae)
+
+    def on(self, rows: Int[Tensor, " chosen"]) -> "Codes":
+        """Return some rows, in the order in which they are given."""
+        counts = self.counts[rows]
+        offsets = _offsets(counts)
+        shift = (self.offsets[rows] - offsets[:-1]).repeat_interleave(counts)
+        entries = torch.arange(len(shift), device=shift.device) + shift
+        return Codes(offsets, self.indices[entries], self.values[entries], self.d_sae)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -76,3 +93,7 @@ class Codes:
         """Count non-zero entries per group; integer sums are the same in any order, also on a GPU."""
         fired = (self.values != 0).long()
         return torch.zeros(n_groups, dtype=torch.int64, device=fired.device).index_add_(0, groups, fired)
+
+
+def _offsets(counts: Int[Tensor, " batch"]) -> Int[Tensor, " batch_plus_1"]:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -78,9 +78,9 @@ class Ica(Linear):
             logger.warning(
                 "ica: FastICA has not converged after %d rounds; its components are used as they are.", N_ROUNDS
             )
-        written = torch.from_numpy(ica.mixing_.T).to(self.W_dec)
+        written = torch.as_tensor(ica.mixing_).T.to(self.W_dec)
         lengths = torch.linalg.vector_norm(written, dim=1, keepdim=True)
-        read = torch.from_numpy(ica.components_).to(self.W_dec) * lengths
+        read = torch.as_tensor(ica.components_).to(self.W_dec) * lengths
         normalise_rows_(written)
         self.b_dec.copy_(x.mean(0))
         self.W_enc_rows.copy_(torch.cat([read, -read]))

@@ -98,13 +98,15 @@ class SemiNmf(Dictionary):
         """Return non-negative codes z that make |z @ W_dec|^2 / 2 - z . pre small, in float64.
 
         Where there are more latents than dimensions the error is flat in many directions, along which rounding adds
-        up from step to step.
+        up from step to step. Reading the reconstruction by W_enc, which equals W_dec.T until a map of the inputs is
+        folded in, keeps the updates what they were behind that map.
         """
-        W_dec, pre = self.W_dec.double(), centred.double() @ self.W_enc.double() + self.b_enc
+        W_dec, W_enc = self.W_dec.double(), self.W_enc.double()
+        pre = centred.double() @ W_enc + self.b_enc
         codes = ahead = torch.zeros_like(pre)
         weight = 1.0
         for _ in range(self.config.n_updates):
-            following = (ahead - self.step * ((ahead @ W_dec) @ W_dec.T - pre)).relu_()
+            following = (ahead - self.step * ((ahead @ W_dec) @ W_enc - pre)).relu_()
             next_weight = (1 + (1 + 4 * weight**2) ** 0.5) / 2
             ahead = following + (weight - 1) / next_weight * (following - codes)
             codes, weight = following, next_weight

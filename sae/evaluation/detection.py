@@ -2,58 +2,68 @@
 
 from functools import cached_property
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.evaluation.recovery import Firing
+from sae.evaluation.responses import UNIT_BLOCK, Responses
 from sae.evaluation.sample import Units
+from sae.evaluation.weights import Weights
 
 SHORTLIST = 4
-"""Units with the largest area, and as many with the largest phi, that are tried as a label's detector by precision."""
+"""Units with the largest area, and as many with the largest phi, that are tried as a label's detector by precision; on
+average so many of them where only a part of all units is drawn."""
 
 
 class Detection:
     """Every unit as a detector of every label, on the half to match on and on the half to score on."""
 
     def __init__(self, units: Units) -> None:
-        self._responses, self._columns, self._match = units.responses, units.sample.table.columns, units.sample.match
         self.match_auc, self.auc = units.auc
+        self._matched, self._scored = zip(units.halves, units.sample.label_halves, strict=True)
 
     @cached_property
     def firing(self) -> Firing:
         """Firings on the items to score on."""
-        return Firing.of(self._responses.on(~self._match), self._columns[~self._match])
+        return Firing.of(*self._scored)
 
     @cached_property
     def phi(self) -> Float[Tensor, "units labels"]:
         """Correlation of firing with the label on the items to score on."""
-        return phi_coefficient(self.firing, int((~self._match).sum()))
+        return phi_coefficient(self.firing, self._scored[1].n_items)
 
     @cached_property
     def match_phi(self) -> Float[Tensor, "units labels"]:
         """Correlation of firing with the label on the items to match on."""
-        firing = Firing.of(self._responses.on(self._match), self._columns[self._match])
-        return phi_coefficient(firing, int(self._match.sum()))
+        return phi_coefficient(Firing.of(*self._matched), self._matched[1].n_items)
 
-    @cached_property
-    def average_precision(self) -> Float[Tensor, " labels"]:
-        """Average precision of each label's unit on the items to score on (see `label_average_precision`)."""
-        auc, phi, n = self.match_auc, self.match_phi, min(SHORTLIST, len(self.match_auc))
-        shortlist = torch.cat([auc.topk(n, 0).indices, phi.topk(n, 0).indices])
-        found = []
-        for label, units in enumerate(shortlist.T):
-            activations = self._responses.columns(units)
-            own = self._columns[:, label, None].expand_as(activations)
-            best = average_precision(activations[self._match], own[self._match]).argmax()
-            held_out = ~self._match
-            found.append(average_precision(activations[held_out, best, None], own[held_out, best, None])[0])
-        return torch.stack(found)
+    def average_precision(self, n_candidates: int | None = None) -> Float[Tensor, " labels"]:
+        """Average precision of each label's unit on the items to score on (see `label_average_precision`).
+
+        With a number of candidates, the mean over all draws of so many units (see `label_average_precision_equal`).
+        """
+        n_units = len(self.match_auc)
+        drawn = min(n_candidates or n_units, n_units)
+        listed = min(-(-SHORTLIST * n_units // drawn), n_units)
+        shortlist = torch.zeros(self.match_auc.shape, dtype=torch.bool)
+        for scores in (self.match_auc, self.match_phi):
+            shortlist.scatter_(0, scores.topk(listed, 0).indices, True)
+        unit, label = shortlist.nonzero().T
+        on_match = average_precision(*self._matched, unit, label)
+        # Shortlisted units come before all others, in the order of their precision.
+        matched = torch.full(shortlist.shape, -1.0, dtype=torch.float64).index_put_((unit, label), on_match)
+        chance = winning_chances(matched, drawn)[unit, label]
+        some = chance > 0
+        held_out = chance[some] * average_precision(*self._scored, unit[some], label[some])
+        luck = 1 - torch.zeros(len(self.base_rate), dtype=torch.float64).index_add_(0, label, chance)
+        return (luck * self.base_rate).index_add_(0, label[some], held_out)
 
     @cached_property
     def base_rate(self) -> Float[Tensor, " labels"]:
         """Share of the items to score on that have each label."""
-        return self._columns[~self._match].double().mean(0)
+        return self._scored[1].totals / self._scored[1].n_items
 
     @cached_property
     def unit(self) -> Int[Tensor, " labels"]:
@@ -83,18 +93,27 @@ def phi_coefficient(firing: Firing, n_items: int) -> Float[Tensor, "units labels
 
 
 def average_precision(
-    activations: Float[Tensor, "items pairs"], labels: Bool[Tensor, "items pairs"]
+    responses: Responses, labels: Weights, unit: Int[Tensor, " pairs"], label: Int[Tensor, " pairs"]
 ) -> Float[Tensor, " pairs"]:
-    """Return the mean, over items with the label, of the precision among all items with no smaller activation."""
-    values, order = activations.sort(0, descending=True)
-    hits = labels.gather(0, order).double().cumsum(0)
-    precision = hits / torch.arange(1, len(values) + 1, dtype=torch.float64)[:, None]
-    # Equal activations are taken in together: precision is that at the end of their run.
-    ends = torch.ones_like(labels)
-    ends[:-1] = values[:-1] != values[1:]
-    before = torch.where(ends, hits, 0).cummax(0).values.roll(1, 0)
-    before[0] = 0
-    return (torch.where(ends, hits - before, 0) * precision).sum(0) / hits[-1]
+    """Return, of pairs of unit and label, the mean over the label's items of the precision of the unit down to there.
+
+    The precision is that among all items with no smaller activation. If `r` is how many these are, at each of the
+    label's items, it is how many of them have as small an `r`, divided by `r`.
+    """
+    found, order = torch.empty(len(unit), dtype=torch.float64), unit.argsort(stable=True)
+    distinct, counts = unit[order].unique_consecutive(return_counts=True)
+    for units, pairs in zip(distinct.split(UNIT_BLOCK), order.split(_sums(counts, UNIT_BLOCK)), strict=True):
+        places = responses.places(units)
+        rows = torch.searchsorted(units, unit[pairs]).tolist()
+        for pair, row, number in zip(pairs.tolist(), rows, label[pairs].tolist(), strict=True):
+            place = np.sort(places[row, labels.members(number)])
+            found[pair] = float((np.searchsorted(place, place, side="right") / place).mean())
+    return found
+
+
+def _sums(counts: Int[Tensor, " units"], size: int) -> list[int]:
+    """Add up stretches of `size` numbers."""
+    return [int(part.sum()) for part in counts.split(size)]
 
 
 def win_probabilities(n_units: int, n_candidates: int) -> Float[Tensor, " units"]:
@@ -107,3 +126,17 @@ def win_probabilities(n_units: int, n_candidates: int) -> Float[Tensor, " units"
     rank = torch.arange(n_units - 1, dtype=torch.float64)
     ratios = (n_units - drawn - rank).clamp(min=0) / (n_units - 1 - rank)
     return drawn / n_units * torch.cat([torch.ones(1, dtype=torch.float64), ratios]).cumprod(0)
+
+
+def winning_chances(
+    matched: Float[Tensor, "units items"], n_candidates: int | None = None
+) -> Float[Tensor, "units items"]:
+    """Return the chance of each unit to be the best for each item among candidates drawn at random.
+
+    Weighting what units score on held-out data by these chances gives what the best of `n_candidates` units scores on
+    average over all draws without replacement, exactly. The best has the largest value in `matched`, the first of
+    equals. All units are candidates if no number is given, or one that is as large.
+    """
+    ranked = matched.sort(dim=0, descending=True, stable=True).indices
+    chances = win_probabilities(len(matched), n_candidates or len(matched))
+    return torch.zeros(matched.shape, dtype=torch.float64).scatter_(0, ranked, chances[:, None].expand_as(ranked))

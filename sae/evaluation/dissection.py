@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.errors import EvaluationError
+from sae.evaluation.detection import winning_chances
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.responses import SparseResponses
 from sae.evaluation.sample import MIN_POSITIVES, Sample, Units
@@ -188,6 +189,16 @@ def dissection_iou(overlap: Overlap) -> Float[Tensor, " labels"]:
     return overlap.score.gather(0, overlap.unit[None])[0]
 
 
+@item_metric("dissection_iou_equal", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+def dissection_iou_equal(overlap: Overlap, n_candidates: int) -> Float[Tensor, " labels"]:
+    """`dissection_iou` with an equal number of candidates: what the best of m units drawn at random scores on average.
+
+    More units are more candidates for every label. The expectation over all draws is exact, as in `label_auc_equal`;
+    with m >= n it equals `dissection_iou`. m is that of the smallest set of units compared.
+    """
+    return (winning_chances(overlap.match, n_candidates) * overlap.score).sum(0)
+
+
 @item_metric("unit_iou", better="higher", unit="latents", bounds=(0.0, 1.0), chance=None, paired=False)
 def unit_iou(overlap: Overlap) -> Float[Tensor, " units"]:
     """IoU of each unit's map with the mask of the label that matches it best (see `dissection_iou`).
@@ -204,12 +215,18 @@ def dissected_share(score: Measured) -> Float[Tensor, " units"]:
     return (score.values > DETECTOR).double()
 
 
-def dissection_scores(units: Units, masks: Masks) -> list[Measured]:
+def dissection_scores(units: Units, masks: Masks, n_candidates: int | None = None) -> list[Measured]:
     """Return the network dissection scores of units on a sample of images.
+
+    Args:
+        units: what to score.
+        masks: of the sample's images.
+        n_candidates: units of the smallest set that this one is compared with, for `dissection_iou_equal`.
 
     Raises:
         EvaluationError: the masks have another grid than the rows.
     """
     overlap = Overlap.of(units, masks)
+    equal = [] if n_candidates is None else [dissection_iou_equal(overlap, n_candidates)]
     per_unit = unit_iou(overlap)
-    return [dissection_iou(overlap), per_unit, dissected_share(per_unit)]
+    return [dissection_iou(overlap), *equal, per_unit, dissected_share(per_unit)]

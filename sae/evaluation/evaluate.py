@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.dictionaries.base import Dictionary
-from sae.errors import EvaluationError
 from sae.evaluation import splicing
+from sae.evaluation.belonging import check_classes, check_weights, shared_hookpoint
 from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import shipped_controls
 from sae.evaluation.gather import rebuild
@@ -60,13 +60,15 @@ def evaluate(
     does. BOS and special rows are left out throughout, as they are in training.
 
     Raises:
-        EvaluationError: dictionary, store, subject and inputs do not belong together, or the store is too small.
+        EvaluationError: dictionary, store, subject and inputs do not belong together, the store is too small, labels
+            are missing or rare, or a number is not finite.
     """
-    hookpoint = _check_belonging(dictionary, store, subject, inputs)
+    hookpoint = shared_hookpoint(dictionary, store, subject, inputs)
+    check_weights(dictionary, config.dictionary)
     dictionary = dictionary.to(config.device).eval()
     vectors = store.vectors(hookpoint, TRAINING_KINDS)
     total = min(len(vectors), config.n_vectors or len(vectors))
-    rebuilt = rebuild(dictionary, vectors, total, config.chunk_vectors, config.seed)
+    rebuilt = rebuild(dictionary, vectors, total, config.n_sample_vectors, config.chunk_vectors, config.seed)
     row_scores, measured = list(rebuilt.scores), firing_scores(rebuilt.firing)
     details: dict[str, Any] = {"density": rebuilt.firing.histogram()}
     about = _about(dictionary, store, hookpoint, config)
@@ -74,6 +76,8 @@ def evaluate(
     numbers: Mapping[str, Tensor] = {}
     if isinstance(inputs, Labelled) and inputs.label_names:
         interpreter = Interpreter(dictionary, vectors, inputs, subject, config)
+        sample = interpreter.sample
+        logger.info("%s: %d labels of %d items to score.", store, len(sample.table.names), sample.n_items)
         found = interpreter.run(rebuilt, _trained_controls(config))
         measured = measured + list(found.results.pop(DICTIONARY).measured)
         controls, numbers = found.results, found.numbers
@@ -113,31 +117,6 @@ def _trained_controls(config: EvaluateConfig) -> Mapping[str, str]:
     return shipped_controls(config.dictionary)
 
 
-def _check_belonging(
-    dictionary: Dictionary, store: ActivationStore, subject: Subject | None, inputs: Inputs | None
-) -> str:
-    """Return the hookpoint that dictionary and store share."""
-    hookpoint = dictionary.provenance.get("hookpoint")
-    if hookpoint not in store.hookpoints:
-        raise EvaluationError(
-            f"the dictionary was trained on hookpoint {hookpoint!r}; the store has {', '.join(store.hookpoints)}."
-        )
-    trained_on = dictionary.provenance.get("subject")
-    if trained_on is not None and trained_on != store.subject_id:
-        raise EvaluationError(f"the dictionary was trained on {trained_on}, the store holds {store.subject_id}.")
-    width = store.hookpoints[hookpoint].d_in
-    if width != dictionary.d_in:
-        raise EvaluationError(f"{hookpoint}: vectors are {width} wide, the dictionary {dictionary.d_in}.")
-    if subject is not None and subject.id != store.subject_id:
-        raise EvaluationError(f"the store holds activations of {store.subject_id}, not of {subject.id}.")
-    if inputs is not None and inputs.fingerprint != store.manifest.inputs.fingerprint:
-        raise EvaluationError(
-            f"the inputs have fingerprint {inputs.fingerprint[:16]}, the store was harvested from "
-            f"{store.manifest.inputs.fingerprint[:16]}."
-        )
-    return hookpoint
-
-
 def _score_splicing(
     dictionary: Dictionary,
     subject: Subject,
@@ -160,6 +139,7 @@ def _score_splicing(
             for losses in splicing.next_token_losses(dictionary, subject, hookpoint, mean, batches()):
                 accumulator.update(losses)
         elif isinstance(subject, ImageTextSubject) and isinstance(inputs, Labelled) and inputs.classes is not None:
+            check_classes(inputs, n_examples)
             accumulator = Accumulator(splicing.CLIP_METRICS)
             for answers in splicing.zero_shot_answers(dictionary, subject, hookpoint, mean, batches(), inputs):
                 accumulator.update(answers)

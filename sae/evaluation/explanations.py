@@ -241,8 +241,9 @@ def firing(activations: Float[np.ndarray, " rows"], match: Bool[np.ndarray, " ro
 def passages_with_tokens(explanation: Explanation, patterns: Patterns) -> Bool[np.ndarray, " passages"]:
     """Mark passages of the score half with a token that a pattern of positive weight names, pairs their current one."""
     weighted = zip(explanation.patterns, explanation.weights, strict=True)
-    tokens = [patterns[number].token for number, weight in weighted if weight > 0]
-    return np.logical_or.reduceat(np.isin(patterns.context[~patterns.match, 0], tokens), patterns.window_starts)
+    named = np.zeros(patterns.n_tokens, dtype=bool)
+    named[[patterns[number].token for number, weight in weighted if weight > 0]] = True
+    return np.logical_or.reduceat(named[patterns.context[~patterns.match, 0]], patterns.window_starts)
 
 
 def _columns(units: Units, which: Int[Tensor, " chosen"]) -> list[Float[np.ndarray, " rows"]]:
@@ -252,9 +253,8 @@ def _columns(units: Units, which: Int[Tensor, " chosen"]) -> list[Float[np.ndarr
 def _token_means(activations: Float[np.ndarray, " rows"], patterns: Patterns) -> Float[np.ndarray, " rows"]:
     """Return for every row the mean activation of its token on the match half, the overall mean for an unseen token."""
     token, match = patterns.context[:, 0], patterns.match
-    n_tokens = int(token.max()) + 1
-    seen = np.bincount(token[match], minlength=n_tokens)
-    sums = np.bincount(token[match], activations[match], minlength=n_tokens)
+    seen = np.bincount(token[match], minlength=patterns.n_tokens)
+    sums = np.bincount(token[match], activations[match], minlength=patterns.n_tokens)
     return np.where(seen > 0, sums / np.maximum(seen, 1), activations[match].mean(dtype=np.float64))[token]
 
 
@@ -263,7 +263,9 @@ def _pearson(x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]) -> fl
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     x, y = x - x.mean(), y - y.mean()
-    return float((x @ y) / np.sqrt((x @ x) * (y @ y)))
+    # Not x @ y: waking the threads of BLAS takes longer than the sum.
+    xy, xx, yy = (np.einsum("i,i", *pair) for pair in ((x, y), (x, x), (y, y)))
+    return float(xy / np.sqrt(xx * yy))
 
 
 def _auc(positive: Float[np.ndarray, " positives"], negative: Float[np.ndarray, " negatives"]) -> float:

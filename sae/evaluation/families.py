@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sae.evaluation.dissection import Masks, dissection_scores
 from sae.evaluation.explanations import explanation_details, explanation_scores
+from sae.evaluation.facets import FACTORS, facet_details, facet_scores
+from sae.evaluation.joint_space import text_scores
 from sae.evaluation.labels import label_scores, label_table
 from sae.evaluation.metric import Measured
-from sae.evaluation.multimodality import facet_details, facet_scores, text_scores
 from sae.evaluation.pairs import pair_details, pair_scores
 from sae.evaluation.patterns import Patterns
 from sae.evaluation.resolution import Mixtures, resolution_details, resolution_scores
@@ -59,11 +60,11 @@ def measure(units: Units, ground: Ground) -> list[Measured]:
     if ground.patterns is not None:
         measured += explanation_scores(units, ground.patterns, ground.n_explained, ground.seed)
     if has_facets(units.sample):
-        measured += facet_scores(units)
+        measured += facet_scores(units, ground.n_candidates)
         if ground.embeddings is not None:
             measured += text_scores(units, *ground.embeddings)
     if ground.masks is not None:
-        measured += dissection_scores(units, ground.masks)
+        measured += dissection_scores(units, ground.masks, ground.n_candidates)
     if ground.pairs is not None:
         measured += pair_scores(Units(units.name, units.dictionary, ground.pairs))
     return measured
@@ -88,7 +89,7 @@ def details(units: Units, neurons: Units, ground: Ground, measured: list[Measure
 
 def has_facets(sample: Sample) -> bool:
     """Whether the items show concepts in facets, and which of these the subject was trained on."""
-    return sample.pooled and {"concept", "facet", "held_out_facet"} <= sample.factors.keys()
+    return sample.pooled and set(FACTORS) <= sample.factors.keys()
 
 
 def entropy_family(sample: Sample) -> str | None:

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.codes import Codes
+from sae.dictionaries.linear import Linear
 from sae.errors import EvaluationError
 from sae.evaluation import reconstruction
+from sae.evaluation.belonging import check_labels
 from sae.evaluation.metric import Accumulator, Metric, Score
-from sae.evaluation.sample import Sample, halves
+from sae.evaluation.sample import Sample, Units, halves
 from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
@@ -32,20 +35,30 @@ MIN_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one pass over vectors says of a dictionary."""
+    """What one pass over vectors says of a dictionary, and the codes of the first ones, in parts."""
 
     scores: list[Score]
     firing: reconstruction.FiringRates
+    kept: Sequence[Codes]
+
+    def codes_of(self, n_vectors: int) -> Codes | None:
+        """Return the codes of the first vectors, None where as many were not kept."""
+        if sum(map(len, self.kept)) < n_vectors:
+            return None
+        return Codes.cat(self.kept).on(torch.arange(n_vectors))
 
 
-def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vectors: int, seed: int) -> Rebuilt:
-    """Encode and decode the first `n_vectors`, chunks of whole examples at a time.
+def rebuild(
+    dictionary: Dictionary, vectors: Vectors, n_vectors: int, n_kept: int, chunk_vectors: int, seed: int
+) -> Rebuilt:
+    """Encode and decode the first `n_vectors`, chunks of whole examples at a time; keep codes of the first `n_kept`,
+    unless the dictionary is one whose codes are dense.
 
     Raises:
         EvaluationError: a vector is not finite.
     """
     accumulator, firing = Accumulator(RECONSTRUCTION_METRICS), reconstruction.FiringRates(dictionary.d_sae)
-    device = dictionary.W_dec.device
+    device, kept, selects = dictionary.W_dec.device, [], not isinstance(dictionary, Linear)
     with progress("encode", total=n_vectors, unit="vectors") as bar:
         for start, rows in vectors.whole_examples(chunk_vectors, n_vectors):
             x = vectors.read(start, start + len(rows))
@@ -53,15 +66,16 @@ def rebuild(dictionary: Dictionary, vectors: Vectors, n_vectors: int, chunk_vect
             chunk = next(reconstruction.reconstructions(dictionary, [x.to(device)]))
             accumulator.update(chunk)
             firing.update(chunk.codes)
+            if selects and start < n_kept:
+                kept.append(chunk.codes.to("cpu"))
             bar.advance(len(rows))
-    return Rebuilt(accumulator.scores(seed), firing)
+    return Rebuilt(accumulator.scores(seed), firing, kept)
 
 
-def rebuild_rows(dictionary: Dictionary, x: Shaped[Tensor, "rows d_in"], chunk_vectors: int, seed: int) -> list[Score]:
+def rebuild_rows(units: Units, chunk_vectors: int, seed: int) -> list[Score]:
     """Return the reconstruction scores of a control on a sample's rows."""
-    accumulator, device = Accumulator(RECONSTRUCTION_METRICS), dictionary.W_dec.device
-    parts = (part.float().to(device) for part in x.split(chunk_vectors))
-    for chunk in reconstruction.reconstructions(dictionary, parts):
+    accumulator = Accumulator(RECONSTRUCTION_METRICS)
+    for chunk in units.reconstructions(chunk_vectors):
         accumulator.update(chunk)
     return accumulator.scores(seed)
 
@@ -81,7 +95,7 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
     """Take the first whole examples, about `n_vectors` rows, with the labels of their items.
 
     Raises:
-        EvaluationError: too few examples to split, or labels of an unexpected shape.
+        EvaluationError: too few examples to split, or labels that are missing or of an unexpected shape.
     """
     _, rows = next(vectors.whole_examples(n_vectors))
     distinct = torch.unique_consecutive(rows.example)
@@ -92,11 +106,8 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         )
     first, last = int(distinct[0]), int(distinct[-1])
     labels = inputs.labels(first, last + 1)
-    per_example = {family: values.ndim == 1 for family, values in labels.items()}
-    if len(set(per_example.values())) != 1:
-        shapes = {family: list(values.shape) for family, values in labels.items()}
-        raise EvaluationError(f"labels: families must all be per example or all per position; their shapes: {shapes}.")
-    pooled = all(per_example.values())
+    check_labels(labels, inputs, last + 1 - first, int(rows.position.max()) + 1)
+    pooled = all(values.ndim == 1 for values in labels.values())
     if pooled:
         shown = (distinct - first).numpy()
         factors = {family: values[shown] for family, values in labels.items()}

@@ -16,15 +16,16 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
 from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.errors import EvaluationError
+from sae.evaluation.belonging import check_weights
 from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
 from sae.evaluation.dissection import Masks
 from sae.evaluation.families import Ground, details, has_facets, measure
 from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
+from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
 from sae.evaluation.meanings import related_labels
 from sae.evaluation.metric import Measured
-from sae.evaluation.multimodality import modality_scores
 from sae.evaluation.pairs import pair_sample
 from sae.evaluation.patterns import Patterns
 from sae.evaluation.report import DICTIONARY, Results
@@ -84,15 +85,15 @@ class Interpreter:
         sizes = [control.dictionary.d_sae for control in controls if control.name != "constant"]
         ground, results = self._ground(neurons, min(self.dictionary.d_sae, *sizes)), {}
         with progress("score", total=len(controls) + 2, unit="sets of units") as bar:
-            units = Units(DICTIONARY, self.dictionary, self.sample)
+            units = Units(DICTIONARY, self.dictionary, self.sample, rebuilt.codes_of(len(self.sample.x)))
             measured = measure(units, ground) + self._modalities(units)
             results[DICTIONARY] = Results(description=repr(self.dictionary), measured=measured)
             tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}
             bar.advance(1)
-            for control, units, ground_of in self._controls(controls, neurons, ground):
-                row_scores = rebuild_rows(control.dictionary, units.sample.x, self.config.chunk_vectors, seed)
+            for control, others, ground_of in self._controls(controls, units, neurons, ground):
+                row_scores = rebuild_rows(others, self.config.chunk_vectors, seed)
                 results[control.name] = Results(
-                    description=control.description, measured=measure(units, ground_of), row_scores=row_scores
+                    description=control.description, measured=measure(others, ground_of), row_scores=row_scores
                 )
                 bar.advance(1)
         amounts = {
@@ -104,7 +105,7 @@ class Interpreter:
         return Interpretation(results, tables, numbers, amounts)
 
     def _controls(
-        self, controls: list[Control], neurons: Units, ground: Ground
+        self, controls: list[Control], units: Units, neurons: Units, ground: Ground
     ) -> Iterator[tuple[Control, Units, Ground]]:
         """Yield every control with the units that are scored and the ground they are scored on."""
         for control in controls:
@@ -116,7 +117,7 @@ class Interpreter:
         seed = self.config.seed
         dealt = dataclasses.replace(ground, pairs=None if ground.pairs is None else ground.pairs.shuffled(seed))
         shuffled = Control(SHUFFLED, DESCRIPTIONS[SHUFFLED], self.dictionary)
-        yield shuffled, Units(SHUFFLED, self.dictionary, self.sample.shuffled(seed)), dealt
+        yield shuffled, units.shuffled(SHUFFLED, seed), dealt
 
     def _on_untrained(self, control: Control, ground: Ground) -> tuple[Units, Ground]:
         """Return the units of a dictionary of an untrained subject, and the ground with that subject's neurons."""
@@ -137,6 +138,7 @@ class Interpreter:
             EvaluationError: it is for another hookpoint or width.
         """
         found = load_dictionary(source).to(self.dictionary.W_dec.device).eval()
+        check_weights(found, source)
         hookpoint = found.provenance.get("hookpoint")
         if hookpoint != self.hookpoint or found.d_in != self.dictionary.d_in:
             raise EvaluationError(

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae.evaluation.detection import Detection, win_probabilities
-from sae.evaluation.facets import facet_scores
+from sae.evaluation.detection import Detection, winning_chances
+from sae.evaluation.labels_equal import equal_label_scores
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.sample import Units
 
@@ -44,8 +44,7 @@ def label_auc_equal(found: Detection, n_candidates: int) -> Float[Tensor, " labe
     (0 is the best) wins C(n-1-r, m-1) of the C(n, m) draws; ties go to the lower unit number. In [0, 1], 0.5 is chance,
     higher is better; with m >= n it equals `label_auc`. m is that of the smallest set of units compared.
     """
-    ranked = found.match_auc.T.sort(dim=1, descending=True, stable=True).indices
-    return found.auc.T.gather(1, ranked) @ win_probabilities(len(found.auc), n_candidates)
+    return (winning_chances(found.match_auc, n_candidates) * found.auc).sum(0)
 
 
 @item_metric("labels_found_share", better="higher", unit="labels", bounds=(0.0, 1.0), chance=0.0, paired=True)
@@ -90,7 +89,9 @@ def label_phi(found: Detection) -> Float[Tensor, " labels"]:
     return found.phi[found.match_phi.argmax(0), _numbers(found.unit)]
 
 
-@item_metric("label_average_precision", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True)
+@item_metric(
+    "label_average_precision", better="higher", unit="labels", bounds=(0.0, 1.0), chance=None, paired=True, version=2
+)
 def label_average_precision(found: Detection) -> Float[Tensor, " labels"]:
     """Mean over labels of the held-out average precision of the unit that finds the label most precisely.
 
@@ -101,7 +102,7 @@ def label_average_precision(found: Detection) -> Float[Tensor, " labels"]:
     with the largest area and the 4 with the largest phi there. In [0, 1], higher is better; a unit that never fires
     scores the share of items with the label, which is chance.
     """
-    return found.average_precision
+    return found.average_precision()
 
 
 @item_metric("unit_auc", better="higher", unit="latents", bounds=(0.0, 1.0), chance=0.5, paired=False)
@@ -156,7 +157,7 @@ def unit_phi(found: Detection) -> Float[Tensor, " units"]:
 
 
 def label_scores(units: Units, n_candidates: int | None = None) -> list[Measured]:
-    """Return all label metrics, those of facets where the sample has facets, and `label_auc_equal` where asked for.
+    """Return all label metrics, and those with equal candidates where asked for.
 
     Args:
         units: what to score.
@@ -167,8 +168,8 @@ def label_scores(units: Units, n_candidates: int | None = None) -> list[Measured
     of_units = (unit_auc, monosemantic_share, unit_coverage, unit_purity, unit_phi)
     measured = [metric(found) for metric in (*of_labels, *of_units)]
     if n_candidates is not None:
-        measured.insert(1, label_auc_equal(found, n_candidates))
-    return measured + facet_scores(units)
+        measured[1:1] = [label_auc_equal(found, n_candidates), *equal_label_scores(found, n_candidates)]
+    return measured
 
 
 def best_labels(units: Units) -> Int[Tensor, " units"]:

@@ -152,7 +152,7 @@ class Changes:
     def of_vectors(self) -> Float[Tensor, "2 factors"]:
         """Mean length of the change of the vectors themselves by factor, pooled over the rows of a picture."""
         sample = self.units.sample
-        keep = self.units.pooled_rows
+        keep = sample.pooled_rows
         pooled = pool_dense(sample.x[keep].float(), sample.item[keep], sample.n_items)
         lengths = (pooled[::2] - pooled[1::2]).double().norm(dim=1)
         return (lengths @ self._weights).reshape(2, -1)

@@ -65,6 +65,7 @@ class Patterns:
     Attributes:
         context: token of each row and of the rows before it, -1 where unknown.
         match: rows that explanations are found on.
+        n_tokens: one more than the largest token.
         ids: number of the pattern of each kind that matches a row, `len(self)` where it is no candidate.
         window_starts: where a new window of `WINDOW` positions begins, counted over the rows of the score half.
 
@@ -91,7 +92,7 @@ class Patterns:
         keys = [*context.T, pair]
         candidates = [_frequent(key[match]) for key in keys]
         self._firsts = np.cumsum([0, *map(len, candidates)])
-        self._keys, self._n_tokens = np.concatenate(candidates), n_tokens
+        self._keys, self.n_tokens = np.concatenate(candidates), n_tokens
         self.ids = np.full((len(match), len(keys)), len(self), dtype=np.int32)
         for kind, (key, known) in enumerate(zip(keys, candidates, strict=True)):
             place = np.searchsorted(known, key)
@@ -107,7 +108,7 @@ class Patterns:
         key = int(self._keys[pattern])
         if kind <= REACH:
             return Pattern(key, kind)
-        return Pattern(key % self._n_tokens, previous=key // self._n_tokens)
+        return Pattern(key % self.n_tokens, previous=key // self.n_tokens)
 
     @property
     def n_current(self) -> int:

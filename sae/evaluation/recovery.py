@@ -10,6 +10,7 @@ from torch import Tensor
 from sae.errors import EvaluationError
 from sae.evaluation.metric import Measured, item_metric
 from sae.evaluation.responses import Responses
+from sae.evaluation.weights import Weights
 
 RECOVERED_COSINE = 0.9
 """Cosine above which a true feature counts as recovered."""
@@ -62,10 +63,10 @@ class Firing:
     n_feature: Float[Tensor, " truth"]
 
     @classmethod
-    def of(cls, responses: Responses, fired: Bool[Tensor, "items truth"]) -> "Firing":
+    def of(cls, responses: Responses, fired: Bool[Tensor, "items truth"] | Weights) -> "Firing":
         """Count on items on which it is known which features are active."""
-        weights = fired.double()
-        return cls(responses.fired_total(weights), responses.n_fired.double(), weights.sum(0))
+        weights = Weights.of(fired)
+        return cls(responses.fired_total(weights), responses.n_fired.double(), weights.totals)
 
 
 @item_metric("mean_max_cosine", better="higher", unit="features", bounds=(-1.0, 1.0), chance=None, paired=True)

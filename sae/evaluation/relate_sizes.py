@@ -1,6 +1,7 @@
 """Dictionaries of several sizes: from each to the next larger one, how its latents split, beside controls."""
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from sae.evaluation.splitting_graph import SplittingGraph
 from sae.evaluation.splitting_picture import drawn_edges, splitting_picture
 from sae.evaluation.typical import MAIN_SHARE, Factors
 from sae.evaluation.universality import shuffled_items
+
+logger = logging.getLogger(__name__)
 
 DICTIONARY = "dictionary"
 MAX_DRAWN_CHILDREN = 12
@@ -40,6 +43,15 @@ class Growth:
     @classmethod
     def between(cls, small: Member, large: Member, same_size: Member | None) -> "Growth":
         """Set the bar by random directions, then relate the smaller to the larger and to controls."""
+        seeds = [member.dictionary.provenance.get("seed") for member in (small, large)]
+        if seeds[0] is not None and seeds[0] == seeds[1]:
+            logger.warning(
+                "%s and %s were trained with seed %s, so the larger started from all directions that the smaller "
+                "started from, and may have inherited that; train each size with a seed of its own.",
+                small.name,
+                large.name,
+                seeds[0],
+            )
         parents = sparse(small.units)
         bar = chance_bar(Step.between(parents, sparse(large.random_directions(1))))
         others = {DICTIONARY: sparse(large.units), **_controls(large)}
@@ -123,18 +135,26 @@ def write_growths(steps: Sequence[Growth], factors: Factors, out: Path, root: in
 
 
 def telling_root(graph: SplittingGraph, responses: Sequence[SparseResponses], factors: Factors) -> int | None:
-    """Return the latent of the smallest dictionary whose children stand for the most different contexts.
+    """Return the latent of the smallest dictionary whose children of the same token tell its contexts apart best.
 
-    Latents that are active on one token mainly come first. None where nothing splits.
+    That is, stand for the most contexts of one family, by how much these set them apart. Latents that are active on
+    one token mainly come first. None where nothing splits.
     """
     best, found = (False, 0, 0.0), None
     for latent in (graph.n_children() >= 2).nonzero()[:, 0].tolist():
         own = factors.shares(responses[0], latent)
-        rises: dict[str, float] = {}
-        for child, _ in graph.children(latent)[:MAX_DRAWN_CHILDREN]:
-            portrait = factors.portrait(factors.shares(responses[1], child), own)
-            rises[portrait.context] = max(rises.get(portrait.context, 0.0), portrait.rise)
-        rank = (factors.main_share(own) >= MAIN_SHARE, len(rises), sum(rises.values()))
+        tokens = factors.portrait(own, own).tokens
+        portraits = (
+            factors.portrait(factors.shares(responses[1], child), own)
+            for child, _ in graph.children(latent)[:MAX_DRAWN_CHILDREN]
+        )
+        families: dict[str, dict[str, float]] = {}
+        for portrait in portraits:
+            if portrait.context and portrait.tokens == tokens:
+                rises = families.setdefault(portrait.family, {})
+                rises[portrait.context] = max(rises.get(portrait.context, 0.0), portrait.rise)
+        n_told, told = max(((len(rises), sum(rises.values())) for rises in families.values()), default=(0, 0.0))
+        rank = (factors.main_share(own) >= MAIN_SHARE, n_told, told)
         if found is None or rank > best:
             best, found = rank, latent
     return found

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sae.evaluation.meanings import MIXED_AUC, meanings, n_meanings
 from sae.evaluation.metric import Measured, item_metric
-from sae.evaluation.sample import ENCODED_ROWS, Units
+from sae.evaluation.sample import Units
 
 RESOLVED_AUC = 0.9
 """AUC above which a latent stands for a concept."""
@@ -84,53 +84,35 @@ class Carriers:
         eligible = n_meanings(on_match, mixtures.related) < 2
         mixed = n_meanings(_lesser(units.auc), mixtures.related) > 1
         stands = (_lesser(units.auc) > RESOLVED_AUC) & ~mixed[:, None]
-        shares = _Shares(units, mixtures)
-        parts = []
+        (matched, judged), (match_total, judge_total) = _excesses(units), units.sample.label_excess
+        W_dec = units.dictionary.W_dec.detach().cpu().double()
+        stood_for = (W_dec.T @ (judged * stands))[mixtures.neuron, mixtures.label]
+        # Rows of contiguous transposes are faster to gather than columns.
+        fits, carries, writes = on_match.T.contiguous(), matched.T.contiguous(), W_dec.T.contiguous()
+        found = []
         for pairs in torch.arange(len(mixtures.neuron)).split(_PAIR_BLOCK):
-            label = mixtures.label[pairs]
-            matched, judged = shares.on(pairs)
-            fit = on_match[:, label] + (eligible[:, None] & (matched >= CARRIED_SHARE))
-            unit = fit.argmax(0)
-            stood_for = (judged * stands[:, label]).sum(0)
-            parts.append((unit, on_score[unit, label], judged.gather(0, unit[None])[0], mixed[unit], stood_for))
-        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            neuron, label = mixtures.neuron[pairs], mixtures.label[pairs]
+            shares = _share(writes[neuron] * carries[label], match_total[neuron, label, None])
+            found.append((fits[label] + (eligible & (shares >= CARRIED_SHARE))).argmax(1))
+        unit, neuron, label = torch.cat(found), mixtures.neuron, mixtures.label
+        total = judge_total[neuron, label]
+        share = _share(W_dec[unit, neuron] * judged[unit, label], total)
+        return cls(unit, on_score[unit, label], share, mixed[unit], _share(stood_for, total))
 
 
-class _Shares:
-    """What every unit carries of the concept of a pair, on either half."""
-
-    def __init__(self, units: Units, mixtures: Mixtures) -> None:
-        self.mixtures, self.W_dec = mixtures, units.dictionary.W_dec.detach().cpu().double()
-        self.labels, self.column = mixtures.label.unique(return_inverse=True)
-        sample = units.sample
-        weights = torch.cat([_excess_weights(units, half, self.labels) for half in (sample.match, ~sample.match)], 1)
-        self.units = units.row_responses.total(weights)
-        self.neurons = torch.zeros(sample.x.shape[1], weights.shape[1], dtype=torch.float64)
-        for start in range(0, len(weights), ENCODED_ROWS):
-            rows = slice(start, start + ENCODED_ROWS)
-            self.neurons += sample.x[rows].double().T @ weights[rows]
-
-    def on(self, pairs: Int[Tensor, " block"]) -> tuple[Float[Tensor, "units block"], Float[Tensor, "units block"]]:
-        """Return the shares on the half to match on, then on the other; 0 where the neuron is below its mean."""
-        neuron, column = self.mixtures.neuron[pairs], self.column[pairs]
-        halves = []
-        for half in (column, column + len(self.labels)):
-            excess = self.neurons[neuron, half]
-            carried = self.W_dec[:, neuron] * self.units[:, half]
-            halves.append(torch.where(excess > 0, carried / excess, 0.0))
-        return halves[0], halves[1]
+def _share(carried: Float[Tensor, "*pairs"], total: Float[Tensor, "*#pairs"]) -> Float[Tensor, "*pairs"]:
+    """Return what is carried of a neuron's answer; 0 where the neuron is below its mean."""
+    return torch.where(total > 0, carried / total, 0.0)
 
 
-def _excess_weights(
-    units: Units, half: Bool[Tensor, " items"], labels: Int[Tensor, " chosen"]
-) -> Float[Tensor, "rows chosen"]:
-    """Return weights of rows whose sums are mean on a label's items minus mean on all, over one half."""
-    sample = units.sample
-    rows = (units.pooled_rows & half[sample.item]).double()[:, None]
-    inside = sample.table.columns[:, labels][sample.item] * rows
-    inside /= inside.sum(0)
-    inside -= rows / rows.sum()
-    return inside
+def _excesses(units: Units) -> list[Float[Tensor, "units labels"]]:
+    """Return what `Sample.label_excess` is of the vectors for the activations."""
+    found = []
+    for rows, labels in units.sample.labelled_rows:
+        responses = units.row_responses.on(rows)
+        everything = responses.total(torch.ones(responses.n_items, 1, dtype=torch.float64))
+        found.append(responses.total(labels) / labels.totals - everything / responses.n_items)
+    return found
 
 
 def _lesser(auc: tuple[Tensor, Tensor]) -> Float[Tensor, "units labels"]:

@@ -5,20 +5,26 @@ example when rows are pooled. A unit *fires* on an item where its activation is 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from sae.dictionaries.codes import Codes
+from sae.evaluation import ranks
+from sae.evaluation.weights import Weights
 
 UNIT_BLOCK = 64
 """Dense units computed at a time."""
-FEATURE_BLOCK = 64
-"""Labels turned into numbers at a time."""
+HELD_BYTES = 512 << 20
+"""Memory up to which dense activations are held; larger ones are computed whenever they are asked for."""
+SORTED_BLOCK = 4
+"""Dense units sorted at a time: what sorting handles should stay in cache."""
 
 
 class Responses(ABC):
@@ -40,7 +46,11 @@ class Responses(ABC):
         """Return dense columns of a few units."""
 
     @abstractmethod
-    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
+    def places(self, units: Int[Tensor, " chosen"]) -> Int[np.ndarray, "chosen items"]:
+        """Count, for each item and a few units, the items on which the unit's activation is no smaller."""
+
+    @abstractmethod
+    def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         """Area under the ROC curve of each unit as a detector of each label, in float64.
 
         The probability that an item with the label has a larger activation than one without it, ties counting half
@@ -49,11 +59,13 @@ class Responses(ABC):
         """
 
     @abstractmethod
-    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
+    def total(
+        self, weights: Float[Tensor, "items features"] | Weights, power: int = 1
+    ) -> Float[Tensor, "units features"]:
         """Sum weights over items times the activation, or a power of it."""
 
     @abstractmethod
-    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
+    def fired_total(self, weights: Float[Tensor, "items features"] | Weights) -> Float[Tensor, "units features"]:
         """Sum weights over the items on which each unit fires."""
 
     @property
@@ -108,28 +120,25 @@ class SparseResponses(Responses):
         n_units: int,
     ) -> Self:
         """Sort entries in any order; an (item, unit) pair must not occur twice."""
-        order = torch.argsort(values, stable=True)
-        order = order[torch.argsort(units[order], stable=True)]
+        order = ranks.stable_sort(ranks.float_keys(values.numpy()))[1]
+        order = torch.from_numpy(order[ranks.stable_sort(units.numpy()[order])[1]])
         offsets = torch.zeros(n_units + 1, dtype=torch.int64)
         offsets[1:] = torch.bincount(units, minlength=n_units).cumsum(0)
         return cls(offsets, items[order].int(), values[order].float(), n_items)
 
     @classmethod
-    def gathered(cls, chunks: Iterable[tuple[Codes, Tensor]], n_items: int) -> Self:
-        """Gather codes chunk by chunk, pooling rows of the same item by their maximum.
+    def of_codes(cls, codes: Codes, item: Int[Tensor, " rows"], n_items: int) -> Self:
+        """Take the activations from codes, pooling rows of the same item by their maximum.
 
         Args:
-            chunks: codes, and for each of their rows the item it belongs to; an item lies within one chunk.
+            codes: of the rows.
+            item: what each row belongs to; rows of an item are neighbours, and items come in order.
             n_items: how many items there are.
         """
-        parts, n_units = [], 0
-        for codes, item in chunks:
-            codes, n_units = codes.to("cpu"), codes.d_sae
-            active = codes.values != 0
-            row, unit, value = codes.rows[active], codes.indices[active].long(), codes.values[active].float()
-            parts.append(_pooled(item[row], unit, value, item, n_units))
-        items, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
-        return cls.of_entries(items, units, values, n_items, n_units)
+        codes = codes.to("cpu")
+        active = codes.values != 0
+        row, unit, value = codes.rows[active], codes.indices[active], codes.values[active].float()
+        return cls.of_entries(*_pooled(item[row], unit, value, item, codes.d_sae), n_items, codes.d_sae)
 
     @property
     def counts(self) -> Int[Tensor, " units"]:
@@ -167,28 +176,42 @@ class SparseResponses(Responses):
             out[self.items[start:stop], column] = self.values[start:stop]
         return out
 
-    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
-        positives, negatives = _class_sizes(labels)
-        silent = self.n_items - self.counts
-        below_zero = self.segment_sums((self.values < 0).double()[:, None])[:, 0]
+    def places(self, units: Int[Tensor, " chosen"]) -> Int[np.ndarray, "chosen items"]:
+        offsets = torch.zeros(len(units) + 1, dtype=torch.int64)
+        offsets[1:] = self.counts[units].cumsum(0)
+        entries = _ranges(self.offsets[units], offsets)
+        values, items = self.values[entries].numpy(), self.items[entries].numpy()
+        column = torch.arange(len(units)).repeat_interleave(offsets.diff()).numpy()
+        n_silent, n_above = self.n_items - self.counts[units].numpy(), self.n_fired[units].numpy()
+        found = np.empty((len(units), self.n_items), dtype=np.int32)
+        found[:] = (n_above + n_silent)[:, None]
+        found[column, items] = ranks.places(values, offsets.numpy()) + np.where(values > 0, 0, n_silent[column])
+        return found
+
+    def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
+        labels, silent = Weights.of(labels), self.n_items - self.counts
         # The silent items tie between the negative and the positive activations. Relative to their shared rank they
         # contribute nothing, so the sums run over entries only.
+        below_zero = self.counts - self.n_fired
         silent_rank = below_zero + (silent + 1) / 2
-        units = self.units
-        ranks = self._ranks(units) + torch.where(self.values > 0, silent[units], 0)
-        weights = ranks - silent_rank[units]
-        relative = torch.cat([self._summed(block.double(), weights) for block in labels.split(FEATURE_BLOCK, 1)], 1)
-        return _auc_of_rank_sums(relative + silent_rank[:, None] * positives, positives, negatives)
+        units, rank = self.units, torch.from_numpy(ranks.ranks(self.values.numpy(), self.offsets.numpy()))
+        relative = rank + torch.where(self.values > 0, silent[units], 0) - silent_rank[units]
+        sums = labels.over_entries(self.offsets, self.items, relative) + silent_rank[:, None] * labels.totals
+        return _auc_of_rank_sums(sums, labels)
 
-    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
-        return self._summed(weights, self.values.to(weights.dtype) ** power)
+    def total(
+        self, weights: Float[Tensor, "items features"] | Weights, power: int = 1
+    ) -> Float[Tensor, "units features"]:
+        return self._summed(weights, self.values.double() ** power)
 
-    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
+    def fired_total(self, weights: Float[Tensor, "items features"] | Weights) -> Float[Tensor, "units features"]:
         return self._summed(weights, self.values > 0)
 
-    @property
+    @cached_property
     def n_fired(self) -> Int[Tensor, " units"]:
-        return self.segment_sums((self.values > 0).double()[:, None])[:, 0].long()
+        below = torch.zeros(len(self.values) + 1, dtype=torch.int64)
+        torch.cumsum(self.values > 0, 0, out=below[1:])
+        return below[self.offsets].diff()
 
     @property
     def maximum(self) -> Float[Tensor, " units"]:
@@ -208,8 +231,12 @@ class SparseResponses(Responses):
         below = torch.cat([torch.zeros(1, dtype=torch.int64), keep.long().cumsum(0)])
         return type(self)(below[self.offsets], self.items[keep], self.values[keep], self.n_items)
 
-    def _summed(self, weights: Float[Tensor, "items features"], factors: Tensor) -> Float[Tensor, "units features"]:
+    def _summed(
+        self, weights: Float[Tensor, "items features"] | Weights, factors: Shaped[Tensor, " nnz"]
+    ) -> Float[Tensor, "units features"]:
         """Sum the weights of the items of each unit's entries, each times a factor of the entry."""
+        if isinstance(weights, Weights):
+            return weights.over_entries(self.offsets, self.items, factors)
         return F.embedding_bag(
             self.items.long(),
             weights,
@@ -228,25 +255,23 @@ class SparseResponses(Responses):
         out[some] = torch.where(everywhere, extreme, choose(extreme, torch.zeros(())))
         return out
 
-    def _ranks(self, units: Int[Tensor, " nnz"]) -> Float[Tensor, " nnz"]:
-        """Rank the entries of each unit from 1, equal values sharing their mean rank."""
-        position = torch.arange(len(self.values), dtype=torch.float64) - self.offsets[units] + 1
-        new_run = torch.ones(len(self.values), dtype=torch.bool)
-        new_run[1:] = (self.values[1:] != self.values[:-1]) | (units[1:] != units[:-1])
-        run = new_run.long().cumsum(0) - 1
-        n_runs = int(run[-1]) + 1 if len(run) else 0
-        sums = torch.zeros(n_runs, dtype=torch.float64).index_add_(0, run, position)
-        return (sums / torch.bincount(run, minlength=n_runs))[run]
-
 
 Columns = Callable[[Int[Tensor, " chosen"]], Float[Tensor, "items chosen"]]
 
 
 class DenseResponses(Responses):
-    """Units that rarely rest, computed block by block when they are asked for."""
+    """Units that rarely rest, a block of them at a time; computed when they are asked for, or held."""
 
     def __init__(self, compute: Columns, n_items: int, n_units: int) -> None:
         self._compute, self.n_items, self.n_units = compute, n_items, n_units
+
+    @classmethod
+    def of(cls, compute: Columns, n_items: int, n_units: int) -> Self:
+        """Compute all activations at once and hold them, where memory allows it."""
+        if n_items * n_units * torch.float32.itemsize > HELD_BYTES:
+            return cls(compute, n_items, n_units)
+        held = compute(torch.arange(n_units))
+        return cls(lambda units: held[:, units], n_items, n_units)
 
     def on(self, keep: Bool[Tensor, " items"]) -> Self:
         return type(self)(lambda units: self._compute(units)[keep], int(keep.sum().item()), self.n_units)
@@ -258,17 +283,16 @@ class DenseResponses(Responses):
     def columns(self, units: Int[Tensor, " chosen"]) -> Float[Tensor, "items chosen"]:
         return self._compute(units)
 
-    def auc(self, labels: Bool[Tensor, "items labels"]) -> Float[Tensor, "units labels"]:
-        positives, negatives = _class_sizes(labels)
-        targets = labels.double()
+    def places(self, units: Int[Tensor, " chosen"]) -> Int[np.ndarray, "chosen items"]:
+        parts = [_ranked(self._compute(part), ranks.places, np.dtype(np.int32)) for part in units.split(SORTED_BLOCK)]
+        return np.concatenate(parts)
 
-        def rank_sums(block: Tensor) -> Tensor:
-            columns = block.T.contiguous()
-            ordered = columns.sort(1).values
-            ranks = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True) + 1
-            return ranks.double() / 2 @ targets
-
-        return _auc_of_rank_sums(torch.cat([rank_sums(block) for _, block in self.blocks()]), positives, negatives)
+    def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
+        labels, sums = Weights.of(labels), []
+        for _, block in self.blocks():
+            parts = [_ranked(part, ranks.ranks, np.dtype(np.float64)) for part in block.split(SORTED_BLOCK, 1)]
+            sums.append(labels.over_columns(np.concatenate(parts).T))
+        return _auc_of_rank_sums(torch.cat(sums), labels)
 
     def kth_largest(self, k: int) -> Float[Tensor, " units"]:
         if k > self.n_items:
@@ -285,11 +309,13 @@ class DenseResponses(Responses):
         items, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
         return SparseResponses.of_entries(items, units, values, self.n_items, self.n_units)
 
-    def total(self, weights: Float[Tensor, "items features"], power: int = 1) -> Float[Tensor, "units features"]:
-        return torch.cat([block.T.to(weights.dtype) ** power @ weights for _, block in self.blocks()])
+    def total(
+        self, weights: Float[Tensor, "items features"] | Weights, power: int = 1
+    ) -> Float[Tensor, "units features"]:
+        return torch.cat([_weighted(block, weights, power) for _, block in self.blocks()])
 
-    def fired_total(self, weights: Float[Tensor, "items features"]) -> Float[Tensor, "units features"]:
-        return torch.cat([(block.T > 0).to(weights.dtype) @ weights for _, block in self.blocks()])
+    def fired_total(self, weights: Float[Tensor, "items features"] | Weights) -> Float[Tensor, "units features"]:
+        return torch.cat([_weighted(block > 0, weights) for _, block in self.blocks()])
 
     @property
     def n_fired(self) -> Int[Tensor, " units"]:
@@ -306,8 +332,10 @@ class DenseResponses(Responses):
 
 def own_auc(activations: Float[Tensor, "items pairs"], labels: Bool[Tensor, "items pairs"]) -> Float[Tensor, " pairs"]:
     """Return the area of each column of activations as a detector of the same column of labels; see `Responses`."""
-    columns = DenseResponses(lambda chosen: activations[:, chosen], *activations.shape)
-    return columns.auc(labels).diagonal().clone()
+    rank = _ranked(activations, ranks.ranks, np.dtype(np.float64))
+    positives = labels.sum(0).double()
+    sums = torch.from_numpy(rank).T.where(labels, 0).sum(0)
+    return (sums - positives * (positives + 1) / 2) / (positives * (len(labels) - positives))
 
 
 def pool_dense(
@@ -326,25 +354,45 @@ def _pooled(
     Rows on which a unit is silent count as 0, so a unit that is negative wherever it fires pools to 0 unless it fires
     on every row of the item.
     """
-    first = int(item_of_row.min()) if len(item_of_row) else 0
-    n_rows = torch.bincount(item_of_row - first)
-    if int(n_rows.max()) == 1 if len(n_rows) else True:
+    n_rows = torch.bincount(item_of_row)
+    if not len(items) or int(n_rows.max()) == 1:
         return items, units, values
-    pairs, inverse = torch.unique((items - first) * n_units + units, return_inverse=True)
-    pooled = torch.full((len(pairs),), -torch.inf, dtype=values.dtype).scatter_reduce_(0, inverse, values, "amax")
+    pairs, inverse = np.unique(items.numpy() * n_units + units.numpy(), return_inverse=True)
+    pairs, inverse = torch.from_numpy(pairs), torch.from_numpy(inverse)
+    pooled = torch.full((len(pairs),), -torch.inf).scatter_reduce_(0, inverse, values, "amax")
     silent_somewhere = torch.bincount(inverse, minlength=len(pairs)) < n_rows[pairs // n_units]
     pooled = torch.where(silent_somewhere, pooled.clamp(min=0), pooled)
     kept = pooled != 0
-    return pairs[kept] // n_units + first, pairs[kept] % n_units, pooled[kept]
+    return pairs[kept] // n_units, pairs[kept] % n_units, pooled[kept]
 
 
-def _class_sizes(labels: Bool[Tensor, "items labels"]) -> tuple[Float[Tensor, " labels"], Float[Tensor, " labels"]]:
-    positives = labels.sum(0).double()
-    return positives, len(labels) - positives
+def _ranges(starts: Int[Tensor, " units"], offsets: Int[Tensor, " units_plus_1"]) -> Int[Tensor, " entries"]:
+    """Lay ranges end to end, each from its start, as long as the offsets say."""
+    return torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(offsets.diff())
 
 
-def _auc_of_rank_sums(
-    rank_sums: Float[Tensor, "units labels"], positives: Float[Tensor, " labels"], negatives: Float[Tensor, " labels"]
-) -> Float[Tensor, "units labels"]:
+def _ranked(
+    block: Float[Tensor, "items units"], what: Callable[[np.ndarray, np.ndarray], np.ndarray], dtype: np.dtype
+) -> np.ndarray:
+    """Sort dense columns and put what is asked of the sorted entries back at their items, [units items]."""
+    ordered, order = ranks.stable_sort(ranks.float_keys(block.float().T.contiguous().numpy()))
+    n_units, n_items = order.shape
+    found = what(ordered.ravel(), np.arange(n_units + 1) * n_items).reshape(n_units, n_items)
+    out = np.empty((n_units, n_items), dtype=dtype)
+    np.put_along_axis(out, order, found, 1)
+    return out
+
+
+def _weighted(
+    block: Shaped[Tensor, "items units"], weights: Float[Tensor, "items features"] | Weights, power: int = 1
+) -> Float[Tensor, "units features"]:
+    """Sum weights over items times dense columns, or a power of them."""
+    if isinstance(weights, Weights):
+        return weights.over_columns(block.double() ** power)
+    return block.T.to(weights.dtype) ** power @ weights
+
+
+def _auc_of_rank_sums(sums: Float[Tensor, "units labels"], labels: Weights) -> Float[Tensor, "units labels"]:
     """Turn the rank sums of labelled items into areas: nan (0 / 0) where a class is empty."""
-    return (rank_sums - positives * (positives + 1) / 2) / (positives * negatives)
+    positives = labels.totals
+    return (sums - positives * (positives + 1) / 2) / (positives * (labels.n_items - positives))

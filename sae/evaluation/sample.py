@@ -15,7 +15,9 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.linear import Linear
 from sae.errors import EvaluationError
+from sae.evaluation.reconstruction import Reconstruction
 from sae.evaluation.responses import DenseResponses, Responses, SparseResponses, pool_dense
+from sae.evaluation.weights import Weights
 from sae.tensors import Kind
 
 SPLIT_SEED = 0x5EED
@@ -92,6 +94,9 @@ class Sample:
         factors: every factor that the inputs know, for metrics that need another than the scored ones.
         label_names: what the integer values are called.
         match: which items units and labels are matched on; scores come from the others.
+
+    Raises:
+        EvaluationError: a vector is not finite.
     """
 
     x: Shaped[Tensor, "rows d_in"]
@@ -101,6 +106,15 @@ class Sample:
     factors: Mapping[str, np.ndarray]
     label_names: Mapping[str, Sequence[str]]
     match: Bool[Tensor, " items"]
+
+    def __post_init__(self) -> None:
+        bad = ~self.x.isfinite().all(1)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise EvaluationError(
+                f"sample: row {row} (example {int(self.rows.example[row])}) holds NaN or infinite values, as do "
+                f"{int(bad.sum()) - 1} others of {len(bad)}; the subject overflowed, or the store was damaged."
+            )
 
     @property
     def n_items(self) -> int:
@@ -123,6 +137,40 @@ class Sample:
         """The labels as columns."""
         return LabelTable.of(self.labels, self.label_names, self.match)
 
+    @cached_property
+    def label_halves(self) -> tuple[Weights, Weights]:
+        """The labels of the items to match on, and of those to score on."""
+        labels = Weights.of(self.table.columns)
+        return labels.on(self.match), labels.on(~self.match)
+
+    @property
+    def pooled_rows(self) -> Bool[Tensor, " rows"]:
+        """Rows that are pooled: patches where an item has patches and a class token, else every row."""
+        is_class = self.rows.kind == int(Kind.CLASS)
+        return is_class if is_class.all() else ~is_class
+
+    @cached_property
+    def labelled_rows(self) -> list[tuple[Bool[Tensor, " rows"], Weights]]:
+        """For the half to match on and the other: which rows belong to it and are pooled, and their labels."""
+        labels = Weights.of(self.table.columns).on(self.item)
+        halves = [self.pooled_rows & half[self.item] for half in (self.match, ~self.match)]
+        return [(half, labels.on(half)) for half in halves]
+
+    @cached_property
+    def label_excess(self) -> list[Float[Tensor, "width labels"]]:
+        """For each half of `labelled_rows`, the mean vector of the rows with each label minus that of all."""
+        found = []
+        for keep, labels in self.labelled_rows:
+            inside = torch.zeros(self.x.shape[1], labels.n_features, dtype=torch.float64)
+            everything = torch.zeros(self.x.shape[1], dtype=torch.float64)
+            rows = keep.nonzero()[:, 0]
+            for part in torch.arange(len(rows)).split(ENCODED_ROWS):
+                x = self.x[rows[part]].double()
+                inside += labels.on(part).over_columns(x)
+                everything += x.sum(0)
+            found.append(inside / labels.totals - everything[:, None] / len(rows))
+        return found
+
     def with_vectors(self, x: Shaped[Tensor, "rows width"]) -> "Sample":
         """Return the same rows and labels with vectors of another subject."""
         assert len(x) == len(self.x), (len(x), len(self.x))
@@ -133,13 +181,17 @@ class Sample:
 
         Labels, tokens and positions stay where they are, so whatever is still found about them is chance.
         """
+        return dataclasses.replace(self, x=self.x[self.dealt(seed)])
+
+    def dealt(self, seed: int) -> Int[Tensor, " rows"]:
+        """Return the row whose vector each row of the shuffled sample has."""
         generator = torch.Generator().manual_seed(SPLIT_SEED + seed)
         order = torch.arange(len(self.x))
         match = self.match[self.item]
         for half in (match, ~match):
             members = order[half]
             order[half] = members[torch.randperm(len(members), generator=generator)]
-        return dataclasses.replace(self, x=self.x[order])
+        return order
 
 
 def halves(example: Int[Tensor, " items"], seed: int) -> Bool[Tensor, " items"]:
@@ -150,19 +202,57 @@ def halves(example: Int[Tensor, " items"], seed: int) -> Bool[Tensor, " items"]:
 
 
 class Units:
-    """What is scored: the latents of a dictionary, or the units of a control, at work on a sample."""
+    """What is scored: the latents of a dictionary, or the units of a control, at work on a sample.
 
-    def __init__(self, name: str, dictionary: Dictionary, sample: Sample) -> None:
+    Args:
+        name: for messages.
+        dictionary: whose units they are.
+        sample: what they work on.
+        codes: of its rows, where they are known already.
+    """
+
+    def __init__(self, name: str, dictionary: Dictionary, sample: Sample, codes: Codes | None = None) -> None:
         self.name, self.dictionary, self.sample = name, dictionary, sample
+        if codes is not None:
+            assert len(codes) == len(sample.x), (len(codes), len(sample.x))
+            self.codes = codes
 
     @property
     def n_units(self) -> int:
         return self.dictionary.d_sae
 
     @cached_property
+    def codes(self) -> Codes:
+        """Codes of all rows, where the dictionary selects; of one that does not they would be as large as can be."""
+        assert not isinstance(self.dictionary, Linear), self.dictionary
+        device = self.dictionary.W_dec.device
+        with torch.no_grad():
+            parts = [self.dictionary.encode(x.to(device).float()) for x in self.sample.x.split(ENCODED_ROWS)]
+        return Codes.cat([part.to("cpu") for part in parts])
+
+    def reconstructions(self, chunk_vectors: int) -> Iterator[Reconstruction]:
+        """Yield the rows with what the dictionary makes of them."""
+        dictionary, device = self.dictionary, self.dictionary.W_dec.device
+        for rows in torch.arange(len(self.sample.x)).split(chunk_vectors):
+            x = self.sample.x[rows].to(device).float()
+            codes = dictionary.encode(x) if isinstance(dictionary, Linear) else self.codes.on(rows).to(device)
+            with torch.no_grad():
+                yield Reconstruction(x, codes, dictionary.decode(codes))
+
+    def shuffled(self, name: str, seed: int) -> "Units":
+        """Return the units on the shuffled sample; nothing is encoded again."""
+        codes = None if isinstance(self.dictionary, Linear) else self.codes.on(self.sample.dealt(seed))
+        return Units(name, self.dictionary, self.sample.shuffled(seed), codes)
+
+    @cached_property
     def responses(self) -> Responses:
         """Activations per item: the largest over the rows of an item that is pooled, the class token's set aside."""
-        return self._responses(self.pooled_rows, self.sample.item, self.sample.n_items)
+        return self._responses(self.sample.pooled_rows, self.sample.item, self.sample.n_items)
+
+    @cached_property
+    def halves(self) -> tuple[Responses, Responses]:
+        """The responses on the items to match on, and on those to score on."""
+        return self.responses.on(self.sample.match), self.responses.on(~self.sample.match)
 
     @cached_property
     def class_responses(self) -> Responses | None:
@@ -183,47 +273,22 @@ class Units:
     @cached_property
     def auc(self) -> tuple[Float[Tensor, "units labels"], Float[Tensor, "units labels"]]:
         """Area under the ROC curve of every unit for every label, on the half to match on and the half to score on."""
-        columns, match = self.sample.table.columns, self.sample.match
-        on_match = self.responses.on(match).auc(columns[match])
-        return on_match, self.responses.on(~match).auc(columns[~match])
+        (matched, scored), (labels, held_out) = self.halves, self.sample.label_halves
+        return matched.auc(labels), scored.auc(held_out)
 
     @cached_property
     def alive(self) -> Bool[Tensor, " units"]:
         """Units that fire at all on the sample."""
         return self.responses.n_fired > 0
 
-    @property
-    def pooled_rows(self) -> Bool[Tensor, " rows"]:
-        """Rows that `responses` pools: patches where an item has patches and a class token, else every row."""
-        is_class = self.sample.rows.kind == int(Kind.CLASS)
-        return is_class if is_class.all() else ~is_class
-
     def _responses(self, keep: Bool[Tensor, " rows"], item: Int[Tensor, " rows"], n_items: int) -> Responses:
-        x, item = self.sample.x[keep], item[keep]
-        dictionary, pooled = self.dictionary, len(x) > n_items
-        if isinstance(dictionary, Linear):
+        rows, dictionary = keep.nonzero()[:, 0], self.dictionary
+        if not isinstance(dictionary, Linear):
+            return SparseResponses.of_codes(self.codes.on(rows), item[rows], n_items)
+        x, item = self.sample.x[rows], item[rows]
 
-            def columns(units: Tensor) -> Tensor:
-                parts = [dictionary.activations(part.float(), units) for part in x.split(ENCODED_ROWS)]
-                return pool_dense(torch.cat(parts), item, n_items) if pooled else torch.cat(parts)
+        def columns(units: Tensor) -> Tensor:
+            parts = torch.cat([dictionary.activations(part.float(), units) for part in x.split(ENCODED_ROWS)])
+            return pool_dense(parts, item, n_items) if len(x) > n_items else parts
 
-            return DenseResponses(columns, n_items, dictionary.d_sae)
-        return SparseResponses.gathered(self._encoded(x, item), n_items)
-
-    def _encoded(
-        self, x: Shaped[Tensor, "rows d_in"], item: Int[Tensor, " rows"]
-    ) -> Iterator[tuple[Codes, Int[Tensor, " batch"]]]:
-        device = self.dictionary.W_dec.device
-        for start, stop in _whole_items(item):
-            with torch.no_grad():
-                yield self.dictionary.encode(x[start:stop].to(device).float()), item[start:stop]
-
-
-def _whole_items(item: Int[Tensor, " rows"]) -> Iterator[tuple[int, int]]:
-    """Cut rows into ranges of about `ENCODED_ROWS` that do not divide an item; items come in order."""
-    ends = torch.cat([(item.diff() != 0).nonzero()[:, 0] + 1, torch.tensor([len(item)])])
-    start = 0
-    while start < len(item):
-        stop = int(ends[torch.searchsorted(ends, min(start + ENCODED_ROWS, len(item)))])
-        yield start, stop
-        start = stop
+        return DenseResponses.of(columns, n_items, dictionary.d_sae)

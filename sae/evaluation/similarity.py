@@ -8,7 +8,7 @@ Nothing is matched here, so every item counts, not one half alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.errors import EvaluationError, nearest
 from sae.evaluation.metric import Better, Measured, item_metric
 from sae.evaluation.responses import Responses, SparseResponses
 from sae.evaluation.sample import Sample, Units
+from sae.evaluation.weights import Weights
 
 TOP_ITEMS = 20
 """Items that clarity and label entropy look at; more where several tie with the last of them."""
@@ -46,11 +47,11 @@ class Similarity:
     """
 
     name: str
-    embedding: Float[Tensor, "items features"]
+    embedding: Float[Tensor, "items features"] | Weights
     circular: bool = False
 
     def __post_init__(self) -> None:
-        if not self.embedding.isfinite().all():
+        if not self.square_norms.isfinite().all():
             raise EvaluationError(f"similarity {self.name!r}: the embedding holds NaN or infinite values.")
         if self.baseline > 1 - 1e-6:
             raise EvaluationError(f"similarity {self.name!r}: all items are the same, so nothing can be told apart.")
@@ -66,23 +67,38 @@ class Similarity:
         name = "labels" if families is None else "+".join(families)
         return cls(name, factor_embedding(sample, families))
 
+    @property
+    def n_items(self) -> int:
+        return self.embedding.n_items if isinstance(self.embedding, Weights) else len(self.embedding)
+
     @cached_property
     def square_norms(self) -> Float[Tensor, " items"]:
-        return self.embedding.double().square().sum(1)
+        if isinstance(self.embedding, Weights):
+            return self.embedding.square_norms
+        return torch.linalg.vecdot(self.embedding, self.embedding).double()
 
     @cached_property
     def baseline(self) -> float:
         """Mean cosine of two different items: what a unit with random activations scores on average."""
-        n = len(self.embedding)
-        square = float(self.embedding.sum(0, dtype=torch.float64).square().sum())
+        n, embedding = self.n_items, self.embedding
+        total = embedding.totals if isinstance(embedding, Weights) else embedding.sum(0, dtype=torch.float64)
+        square = float(total.square().sum())
         return (square - float(self.square_norms.sum())) / max(n * n - n, 1)
+
+    def parts(self) -> Iterator[tuple[Float[Tensor, "items features"] | Weights, Float[Tensor, " features"]]]:
+        """Yield the embedding in float64, some features at a time, with the sum over items."""
+        if isinstance(self.embedding, Weights):
+            yield self.embedding, self.embedding.totals
+        else:
+            for part in self.embedding.split(FEATURES_AT_ONCE, 1):
+                yield part.double(), part.sum(0, dtype=torch.float64)
 
     def above_chance(self, cosine: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
         """Rescale mean cosines so that chance is 0 and identical items 1."""
         return (cosine - self.baseline) / (1 - self.baseline)
 
 
-def factor_embedding(sample: Sample, families: Sequence[str] | None = None) -> Float[Tensor, "items features"]:
+def factor_embedding(sample: Sample, families: Sequence[str] | None = None) -> Weights:
     """Return exact labels as unit vectors: one block of zeros and a one per family, side by side.
 
     Every family weighs the same. The cosine of two items is the number of families with the same value, over the
@@ -97,11 +113,11 @@ def factor_embedding(sample: Sample, families: Sequence[str] | None = None) -> F
     """
     if families is None:
         families = [family for family, values in sample.labels.items() if values.dtype.kind != "f"]
-    blocks = [_one_hot(*_values(sample, family)) for family in families]
-    return F.normalize(torch.cat(blocks, 1), dim=1)
+    blocks = Weights.beside([Weights.of_groups(*_values(sample, family)) for family in families])
+    return blocks.scaled(blocks.square_norms.clamp(min=1).rsqrt())
 
 
-def _values(sample: Sample, family: str) -> tuple[np.ndarray, int]:
+def _values(sample: Sample, family: str) -> tuple[Int[Tensor, " items"], int]:
     """Return the number of each item's value within a family, -1 where it says nothing, and how many there are."""
     if family not in sample.factors:
         raise EvaluationError(f"similarity: no family {family!r}.{nearest(family, sample.factors)}")
@@ -113,11 +129,7 @@ def _values(sample: Sample, family: str) -> tuple[np.ndarray, int]:
     distinct, number = np.unique(values, return_inverse=True)
     silent = np.isin(distinct, ("",) if distinct.dtype.kind == "U" else (-1,))
     renumbered = np.where(silent, -1, np.cumsum(~silent) - 1)
-    return renumbered[number], int((~silent).sum())
-
-
-def _one_hot(values: np.ndarray, n_values: int) -> Float[Tensor, "items values"]:
-    return (torch.from_numpy(values)[:, None] == torch.arange(n_values)).float()
+    return torch.from_numpy(renumbered[number]), int((~silent).sum())
 
 
 def mean_cosine(responses: Responses, similarity: Similarity) -> Float[Tensor, " units"]:
@@ -129,16 +141,14 @@ def mean_cosine(responses: Responses, similarity: Similarity) -> Float[Tensor, "
     """
     low = responses.minimum.double()
     high = responses.maximum.double()
-    embedding, ones = similarity.embedding, torch.ones(responses.n_items, 1, dtype=torch.float64)
-    norms = torch.stack([ones[:, 0], similarity.square_norms], 1)
+    norms = torch.stack([torch.ones_like(similarity.square_norms), similarity.square_norms], 1)
     # The sums of (a - low) follow from those of a; the division by (high - low) cancels in the ratio.
     plain, squares = responses.total(norms), responses.total(norms, power=2)
     weight = plain[:, 0] - low * responses.n_items
     squared = squares - 2 * low[:, None] * plain + low[:, None] ** 2 * norms.sum(0)
     resultant = torch.zeros(responses.n_units, dtype=torch.float64)
-    for part in embedding.split(FEATURES_AT_ONCE, 1):
-        part = part.double()
-        resultant += (responses.total(part) - low[:, None] * part.sum(0)).square().sum(1)
+    for part, total in similarity.parts():
+        resultant += (responses.total(part) - low[:, None] * total).square().sum(1)
     pairs = weight**2 - squared[:, 0]
     some = (high > low) & (pairs > _NO_PAIR * squared[:, 0])
     return torch.where(some, (resultant - squared[:, 1]) / pairs.where(some, 1), similarity.baseline)
@@ -205,7 +215,7 @@ def clarity(strongest: SparseResponses, similarity: Similarity) -> Float[Tensor,
 
 
 @_similarity_metric("label_entropy", better="lower", bounds=(0.0, 1.0), chance=None)
-def label_entropy(strongest: Responses, values: Float[Tensor, "items values"]) -> Float[Tensor, " units"]:
+def label_entropy(strongest: Responses, values: Weights) -> Float[Tensor, " units"]:
     """Entropy of one family's labels over the items on which a unit is most active, weighted by activation.
 
     p_v = the share of the activation, summed over the 20 items with the largest activations, that falls on items
@@ -216,11 +226,11 @@ def label_entropy(strongest: Responses, values: Float[Tensor, "items values"]) -
     two items show nothing and score 1, dead ones too.
     """
     n_items = strongest.n_fired
-    mass = strongest.total(values.double())
+    mass = strongest.total(values)
     share = mass / mass.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     entropy = torch.special.entr(share).sum(1)
     # A hair above the largest possible entropy may come from rounding.
-    scaled = (entropy / n_items.clamp(2, values.shape[1]).double().log()).clamp(max=1)
+    scaled = (entropy / n_items.clamp(2, values.n_features).double().log()).clamp(max=1)
     return torch.where(n_items < 2, 1.0, scaled)
 
 
@@ -236,7 +246,7 @@ def similarity_scores(units: Units, similarity: Similarity, family: str | None =
         EvaluationError: the family is unknown, continuous, or says nothing of some item.
     """
     sample, found = units.sample, []
-    assert len(similarity.embedding) == sample.n_items, (len(similarity.embedding), sample.n_items)
+    assert similarity.n_items == sample.n_items, (similarity.n_items, sample.n_items)
     values = None if family is None else _complete(sample, family)
     for number, responses in enumerate((units.responses, units.class_responses)):
         if responses is None:
@@ -259,7 +269,7 @@ def similarity_details(similarity: Similarity, family: str | None) -> dict[str, 
     }
 
 
-def _complete(sample: Sample, family: str) -> Float[Tensor, "items values"]:
+def _complete(sample: Sample, family: str) -> Weights:
     """Return the values of a family as columns, where every item has one."""
     values, n_values = _values(sample, family)
     if n_values < 2 or (values < 0).any():
@@ -267,4 +277,4 @@ def _complete(sample: Sample, family: str) -> Float[Tensor, "items values"]:
             f"label entropy: family {family!r} has {n_values} values and says nothing of {int((values < 0).sum())} of "
             f"{len(values)} items; name a family with two values or more that says something of every item."
         )
-    return _one_hot(values, n_values)
+    return Weights.of_groups(values, n_values)

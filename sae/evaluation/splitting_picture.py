@@ -47,8 +47,8 @@ def splitting_picture(
     if not edges:
         raise EvaluationError(f"splitting_picture: latent {root[1]} of {graph.names[root[0]]} has no children.")
     closest = _closest_parents(edges)
-    heights = node_heights(root, closest)
-    colours = context_colours({node: portraits[node] for node in heights})
+    colours = context_colours({node: portraits[node] for node in (root, *closest)})
+    heights = node_heights(root, closest, {node: (colour, portraits[node].context) for node, colour in colours.items()})
     levels = sorted({level for level, _ in heights})
     n_slots = round(max(heights.values())) + 1
     figure = Figure(figsize=(_COLUMN_INCHES * len(levels), _SLOT_INCHES * max(n_slots, 4) + 0.8), layout="constrained")
@@ -91,13 +91,15 @@ def drawn_edges(graph: SplittingGraph, root: Node) -> tuple[list[Edge], int]:
     return edges, n_hidden
 
 
-def node_heights(root: Node, closest: Mapping[Node, tuple[Node, float]]) -> dict[Node, float]:
+def node_heights(
+    root: Node, closest: Mapping[Node, tuple[Node, float]], groups: Mapping[Node, Any]
+) -> dict[Node, float]:
     """Give every node a height: leaves one slot each, others the middle of what hangs on them by a closest edge.
 
-    Nodes of a column are at least one slot apart, and no two closest edges cross.
+    Nodes of a column are at least one slot apart, and no two closest edges cross. Children of a group stand together.
     """
     hanging: dict[Node, list[Node]] = {}
-    for child, (parent, _) in sorted(closest.items(), key=lambda item: -item[1][1]):
+    for child, (parent, _) in sorted(closest.items(), key=lambda item: (groups[item[0]], -item[1][1])):
         hanging.setdefault(parent, []).append(child)
     heights: dict[Node, float] = {}
     n_leaves = 0

@@ -1,7 +1,8 @@
 """Data whose true features are known, so that a metric or a dictionary can be checked with no subject at all.
 
-Every toy draws rows x = f G, with known directions G and sparse non-negative factors f that differ from toy to toy in
-how they fire together: independently, under parents, in correlated blocks, or in one modality only.
+Every toy draws rows x = f G, with known directions G and sparse non-negative codes f that differ from toy to toy in
+how they fire together: independently, under parents, in correlated blocks, or in one modality only. What else metrics
+look at is made of such rows: texts, pictures and pairs in `toy_inputs`, subjects in `toy_subjects`.
 """
 
 import math
@@ -17,26 +18,37 @@ from sae.activations.store import Provenance
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.threshold import Thresholded, ThresholdedConfig
 from sae.errors import ConfigError
+from sae.evaluation.inferred import Inferred
 from sae.evaluation.sample import Sample, halves
 from sae.tensors import Kind, Vectors
 
 
 class Drawn(NamedTuple):
-    """Rows of a toy, which features fired in each, and what else is known of a row, one value each."""
+    """Rows of a toy, how strongly each feature fired in them, and what else is known of a row, one value each."""
 
     x: Vectors
-    fired: Bool[Tensor, "batch truth"]
+    codes: Float[Tensor, "batch truth"]
     factors: dict[str, np.ndarray]
+
+    @property
+    def fired(self) -> Bool[Tensor, "batch truth"]:
+        """Which features fired."""
+        return self.codes > 0
+
+    def where(self, keep: Bool[Tensor, " batch"]) -> "Drawn":
+        """Return some of the rows."""
+        factors = {name: values[keep.numpy()] for name, values in self.factors.items()}
+        return Drawn(self.x[keep], self.codes[keep], factors)
 
 
 @dataclass(frozen=True)
 class Toy:
-    """Vectors x = f G with sparse, independent, non-negative factors f and known directions G.
+    """Vectors x = f G with sparse, independent, non-negative codes f and known directions G.
 
     Attributes:
         directions: unit rows, the true features.
         probabilities: how often each one is active.
-        magnitude: smallest active factor; the excess over it is exponential with mean `spread`.
+        magnitude: smallest active code; the excess over it is exponential with mean `spread`.
         noise: standard deviation of Gaussian noise in every coordinate.
     """
 
@@ -53,23 +65,32 @@ class Toy:
 
     def sample(self, n_vectors: int, generator: torch.Generator) -> tuple[Vectors, Bool[Tensor, "batch truth"]]:
         """Draw vectors, and which features were active in each."""
-        x, fired, _ = self.draw(n_vectors, generator)
-        return x, fired
+        drawn = self.draw(n_vectors, generator)
+        return drawn.x, drawn.fired
 
     def draw(self, n_vectors: int, generator: torch.Generator) -> Drawn:
         """Draw vectors with all that is known of them."""
-        fired = self.firing(n_vectors, generator)
-        return Drawn(self.vectors(fired, generator), fired, {})
+        return self.added_up(self.firing(n_vectors, generator), generator)
 
     def firing(self, n_vectors: int, generator: torch.Generator) -> Bool[Tensor, "batch truth"]:
         """Draw which features are active in each row."""
         return torch.rand((n_vectors, len(self.directions)), generator=generator) < self.probabilities
 
-    def vectors(self, fired: Bool[Tensor, "batch truth"], generator: torch.Generator) -> Vectors:
+    def added_up(self, fired: Bool[Tensor, "batch truth"], generator: torch.Generator) -> Drawn:
         """Draw how strongly the active features fire, and add them up."""
         excess = torch.empty(fired.shape).exponential_(1.0, generator=generator) * self.spread
-        x = (fired * (self.magnitude + excess)) @ self.directions
-        return x + self.noise * torch.randn(x.shape, generator=generator)
+        codes = fired * (self.magnitude + excess)
+        x = codes @ self.directions
+        return Drawn(x + self.noise * torch.randn(x.shape, generator=generator), codes, {})
+
+    def possible(self, fired: Bool[Tensor, "batch truth"]) -> Bool[Tensor, " batch"]:
+        """Say of each row whether these features can fire together, and no others."""
+        return torch.ones(len(fired), dtype=torch.bool)
+
+    @property
+    def leaders(self) -> Int[Tensor, " leaders"]:
+        """Features of which any one can fire without the others."""
+        return torch.arange(len(self.directions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +111,13 @@ class Hierarchical(Toy):
             fired[:, feature] &= fired[:, self.parents[feature]]
         return fired
 
+    def possible(self, fired: Bool[Tensor, "batch truth"]) -> Bool[Tensor, " batch"]:
+        return (~fired | (self.parents < 0) | fired[:, self.parents]).all(1)
+
+    @property
+    def leaders(self) -> Int[Tensor, " leaders"]:
+        return (self.parents < 0).nonzero()[:, 0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Correlated(Toy):
@@ -107,6 +135,11 @@ class Correlated(Toy):
         own = torch.randn((n_vectors, len(self.block)), generator=generator)
         normal = math.sqrt(self.correlation) * common + math.sqrt(1 - self.correlation) * own
         return normal < torch.special.ndtri(self.probabilities)
+
+    @property
+    def leaders(self) -> Int[Tensor, " leaders"]:
+        """The first feature of every block."""
+        return torch.cat([torch.ones(1, dtype=torch.bool), self.block.diff() != 0]).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +160,13 @@ class TwoModalities(Toy):
 
     def draw(self, n_vectors: int, generator: torch.Generator) -> Drawn:
         modality = torch.randint(2, (n_vectors,), generator=generator)
-        fired = self.firing(n_vectors, generator) & self.present[modality]
-        x = self.vectors(fired, generator) + self.offsets[modality]
-        return Drawn(x, fired, {"modality": modality.numpy()})
+        drawn = self.added_up(self.firing(n_vectors, generator) & self.present[modality], generator)
+        return drawn._replace(x=drawn.x + self.offsets[modality], factors={"modality": modality.numpy()})
+
+    @property
+    def leaders(self) -> Int[Tensor, " leaders"]:
+        """All features, those of one modality first."""
+        return self.present.all(0).long().argsort(stable=True)
 
 
 def pentagon(probability: float = 0.05) -> Toy:
@@ -219,37 +256,43 @@ def two_modality(
 
 def toy_sample(toy: Toy, n_vectors: int, seed: int = 0) -> Sample:
     """Draw a sample whose labels `feature_I=on` are the true features themselves; every row is an example."""
-    x, fired, factors = toy.draw(n_vectors, torch.Generator().manual_seed(seed))
+    drawn = toy.draw(n_vectors, torch.Generator().manual_seed(seed))
     numbers = torch.arange(n_vectors)
     kind = torch.full((n_vectors,), int(Kind.TOKEN), dtype=torch.uint8)
-    labels = {f"feature_{i}": np.where(column.numpy(), 0, -1) for i, column in enumerate(fired.T)}
+    labels = feature_labels(drawn.fired)
     return Sample(
-        x=x,
+        x=drawn.x,
         rows=Provenance(numbers, torch.zeros_like(numbers), kind),
         pooled=False,
         labels=labels,
-        factors=labels | factors,
+        factors=labels | drawn.factors,
         label_names=dict.fromkeys(labels, ("on",)),
         match=halves(numbers, seed),
     )
 
 
+def feature_labels(fired: Bool[Tensor, "items truth"]) -> dict[str, np.ndarray]:
+    """Return the true features as families of labels, each with the one value `on`."""
+    return {f"feature_{i}": np.where(column.numpy(), 0, -1) for i, column in enumerate(fired.T)}
+
+
 def true_dictionary(toy: Toy) -> Dictionary:
     """Return the dictionary of a toy's features, latent i for feature i.
 
-    Exact (codes are the factors, up to rounding) where directions and offsets are independent and there is no noise;
-    with more features than dimensions it reads along the directions, and others interfere. A pre-activation counts
-    above half the smallest factor.
+    Codes are those that were drawn, up to rounding, where there is no noise: read off linearly where directions and
+    offsets are independent, else inferred (see `Inferred`). Of offsets it knows the mean.
     """
     n_features, d_in = toy.directions.shape
     offsets = toy.offsets if isinstance(toy, TwoModalities) else torch.zeros(0, d_in)
-    written = torch.cat([toy.directions, offsets]).double()
-    independent = torch.linalg.matrix_rank(written) == len(written)
-    read = torch.linalg.pinv(written).T if independent else written
-    dictionary = Thresholded(ThresholdedConfig(d_sae=n_features), d_in)
+    written = torch.cat([toy.directions, offsets])
+    if torch.linalg.matrix_rank(written.double()) == len(written):
+        dictionary = Thresholded(ThresholdedConfig(d_sae=n_features), d_in)
+        dictionary.W_enc_rows.copy_(torch.linalg.pinv(written.double()).T[:n_features])
+        dictionary.threshold.fill_(toy.magnitude / 2)
+    else:
+        dictionary = Inferred(n_features, written, toy.magnitude / 2)
+        dictionary.W_enc_rows.copy_(toy.directions)
     dictionary.W_dec.copy_(toy.directions)
-    dictionary.W_enc_rows.copy_(read[:n_features])
-    dictionary.threshold.fill_(toy.magnitude / 2)
     if len(offsets):
         dictionary.b_dec.copy_(offsets.mean(0))
     return dictionary.eval()

@@ -34,12 +34,14 @@ class Portrait:
 
     Attributes:
         tokens: those it is most active on, "" where rows have no tokens.
+        family: of the context, such as "sense" or "before".
         context: what sets it apart from another latent, such as "sense=for:statement"; "" where nothing does.
         share: of its activation in that context.
         rise: how much less the other latent's share is.
     """
 
     tokens: str
+    family: str
     context: str
     share: float
     rise: float
@@ -101,10 +103,10 @@ class Factors:
         rises = {family: shares[family][1:] - beside[family][1:] for family in shares if family != TOKEN}
         best = max(rises, key=lambda family: rises[family].max(initial=0.0), default=None)
         if best is None or rises[best].max(initial=0.0) < MIN_RISE:
-            return Portrait(self._tokens(shares), "", 0.0, 0.0)
+            return Portrait(self._tokens(shares), "", "", 0.0, 0.0)
         value = int(rises[best].argmax())
         share, rise = float(shares[best][value + 1]), float(rises[best][value])
-        return Portrait(self._tokens(shares), self._context(best, value), share, rise)
+        return Portrait(self._tokens(shares), best, self._context(best, value), share, rise)
 
     def _context(self, family: str, value: int) -> str:
         if family == BEFORE:

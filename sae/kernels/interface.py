@@ -17,8 +17,7 @@ Entries are in compressed rows: row i holds `offsets[i]:offsets[i + 1]`; a laten
 A backend may fill rows up with entries of latent 0 and value -inf, which a rectifier turns into entries without effect.
 
 `reference` is readable, runs on any device and is what the others are tested against; `cpu` is the fast one for CPUs,
-`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`); `gpu` the one for CUDA devices, which
-needs Triton.
+`cpu_bf16` a faster one that looks for candidates in bf16 (see `candidates`), `gpu` the one for CUDA devices, by Triton.
 """
 
 import importlib.util

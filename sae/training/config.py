@@ -12,11 +12,14 @@ from sae.errors import ConfigError
 from sae.kernels.interface import Candidates
 from sae.log import WandbMode
 from sae.tensors import Kind
+from sae.training.normalisation import Normalisation
 from sae.training.optimiser import AdamConfig, default_lr
 from sae.training.schedules import ScheduleConfig
 
 DEAD_AFTER_VECTORS = 10_000_000
 DEAD_AFTER_FRACTION = 0.05
+CALIBRATION_VECTORS = 65_536
+CALIBRATION_FRACTION = 0.05
 KindName = Literal["token", "bos", "special", "class", "patch", "eot", "pooled"]
 
 if TYPE_CHECKING:
@@ -52,19 +55,24 @@ class RowsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One dictionary trained on one hookpoint of a store."""
+    """One dictionary trained on one hookpoint of a store, or on several side by side."""
 
-    store: Path
-    """Folder of the activation store."""
+    store: Path | tuple[Path, ...]
+    """Folder of the activation store; several, made from the same inputs, for a crosscoder over their subjects."""
 
-    hookpoint: str
-    """Where in the subject the vectors were read."""
+    hookpoint: str | tuple[str, ...]
+    """Where in the subject the vectors were read; several for a crosscoder. With several stores too, every hookpoint
+    is read in every store. Vectors of one place lie side by side, in this order; those of different grids, such as
+    visual.embedding and text.embedding, go together by example."""
 
     out: Path
     """Folder of the run: its settings, metrics, checkpoints, and at the end `dictionary/`."""
 
     dictionary: AnyDictionary
     """Architecture and size of the dictionary."""
+
+    target_hookpoint: str | tuple[str, ...] | None = None
+    """Makes a transcoder, which writes the vectors at this hookpoint of the same grid; null reconstructs the inputs."""
 
     n_vectors: int | None = None
     """Vectors to train on, repetitions counted; rounded up to whole batches. Either this or `n_epochs`.
@@ -79,6 +87,18 @@ class TrainConfig:
 
     rows: RowsConfig = field(default_factory=RowsConfig)
     """Which rows of the store are trained on."""
+
+    normalisation: Normalisation = "expected_norm"
+    """What vectors go through before the dictionary sees them: "expected_norm" (one factor), "centre" (the mean
+    subtracted, one factor), "whiten" (covariance brought to the identity), "layer_norm" (each vector by itself) or
+    "none". All but "layer_norm", which stays in the dictionary, are folded into its weights when it is saved."""
+
+    target_normalisation: Normalisation | None = None
+    """The same for what a transcoder writes; by default as for what it reads."""
+
+    calibration_vectors: int | None = None
+    """Vectors, in whole examples, that are kept out of training to set thresholds at its end; by default the smaller of
+    65,536 and 5 % of the store, and none for architectures without a threshold to set."""
 
     optimiser: AdamConfig = field(default_factory=AdamConfig)
     """What turns gradients into new parameters."""
@@ -122,23 +142,60 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} {value}: must be above 0.")
+        if self.calibration_vectors is not None and self.calibration_vectors < 0:
+            raise ConfigError(f"calibration_vectors {self.calibration_vectors}: must be at least 0, or null.")
+        if self.target_normalisation is not None and self.target_hookpoint is None:
+            raise ConfigError("target_normalisation: is for transcoders, which have a target_hookpoint.")
+        for name in ("stores", "hookpoints", "target_hookpoints"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or (not values and name != "target_hookpoints"):
+                setting, listed = name.removesuffix("s"), ", ".join(map(str, values))
+                raise ConfigError(f"{setting} [{listed}]: needs one or more, each of them once.")
+        if self.dictionary.layer_norm and self.normalisation not in ("expected_norm", "layer_norm"):
+            raise ConfigError(f"normalisation {self.normalisation!r}: the dictionary's layer_norm replaces it.")
 
     def resolve(self, n_available: int) -> Self:
         """Fill in the defaults that depend on other settings or on the `n_available` vectors of the store.
 
         A resolved config resolves to itself.
         """
+        calibration_vectors = self.calibration_vectors
+        if calibration_vectors is None:
+            calibrated = registry.dictionary_type(self.dictionary.kind).is_calibrated()
+            share = max(round(CALIBRATION_FRACTION * n_available), 1)
+            calibration_vectors = min(CALIBRATION_VECTORS, share) if calibrated else 0
+        n_available -= calibration_vectors
         n_vectors = self.n_vectors if self.n_vectors is not None else round((self.n_epochs or 0) * n_available)
         n_vectors = max(n_vectors, 1)
         dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), 1))
         lr = self.optimiser.lr or default_lr(self.dictionary.d_sae)
+        layer_norm = self.dictionary.layer_norm or self.normalisation == "layer_norm"
         return dataclasses.replace(
             self,
+            dictionary=dataclasses.replace(self.dictionary, layer_norm=layer_norm),
+            normalisation="layer_norm" if layer_norm else self.normalisation,
             n_vectors=n_vectors,
             n_epochs=None,
+            calibration_vectors=calibration_vectors,
             optimiser=dataclasses.replace(self.optimiser, lr=lr),
             dead_after_vectors=self.dead_after_vectors or dead_after,
         )
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """All stores, also where there is one."""
+        return self.store if isinstance(self.store, tuple) else (self.store,)
+
+    @property
+    def hookpoints(self) -> tuple[str, ...]:
+        """All hookpoints that are read, also where there is one."""
+        return self.hookpoint if isinstance(self.hookpoint, tuple) else (self.hookpoint,)
+
+    @property
+    def target_hookpoints(self) -> tuple[str, ...]:
+        """All hookpoints that a transcoder writes; none for anything else."""
+        target = self.target_hookpoint
+        return () if target is None else target if isinstance(target, tuple) else (target,)
 
     @property
     def n_steps(self) -> int:

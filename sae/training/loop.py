@@ -1,10 +1,11 @@
 """A training run from store to saved dictionary: order of vectors, checkpoints, metrics, stopping and resuming."""
 
+import dataclasses
 import logging
-import math
+import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,22 @@ import torch
 from torch import Tensor
 
 from sae import config as settings
-from sae.activations.reader import ShuffledReader
-from sae.activations.store import ActivationStore, Vectors
+from sae.activations.store import ActivationStore
 from sae.dictionaries import io
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import ConfigError, TrainingError
 from sae.log import MetricLog, progress
 from sae.training.checkpoint import Checkpoints
 from sae.training.config import FREE_TO_CHANGE, TrainConfig
+from sae.training.data import Data, Selected
 from sae.training.dead import rate_histogram
+from sae.training.fitted import figures_at_once
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
 from sae.training.prefetch import Prefetcher
+from sae.training.proof import Proof
 from sae.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -32,47 +36,56 @@ logger = logging.getLogger(__name__)
 Probe = Callable[[Dictionary], dict[str, float]]
 """A cheap evaluation: receives the dictionary for unscaled vectors, returns figures by name."""
 
-CHUNK_VECTORS = 4096
-"""Vectors that a dictionary fitted at once is measured on at a time."""
+SAMPLE_VECTORS = 8192
+"""Vectors on which the saved dictionary is proven."""
+
+PROVEN_EARLY = 512
+"""Vectors on which folding is tried before training."""
 
 N_HISTOGRAMS = 20
 """Histograms of firing rates in a run, each over the vectors since the one before."""
 
 
 def train(
-    store: ActivationStore, config: TrainConfig, *, probes: Mapping[str, Probe] | None = None, resume: bool = False
+    store: ActivationStore | Sequence[ActivationStore],
+    config: TrainConfig,
+    *,
+    probes: Mapping[str, Probe] | None = None,
+    resume: bool = False,
 ) -> Dictionary:
-    """Train a dictionary on one hookpoint of a store and save it in `config.out`.
+    """Train a dictionary on a hookpoint of a store, or on several, and save it in `config.out`.
 
     Kinds that learn by no steps (`Dictionary.fitted`: k-means, principal components, ...) are fitted at once to
     `n_vectors` vectors of the store, or all if it has fewer, which are held in memory.
 
     Args:
-        store: where the vectors are.
+        store: where the vectors are; as many as `config.store` names.
         config: settings of the run.
         probes: evaluations run every `probe_every_steps` steps; their figures are logged as `NAME/FIGURE`.
         resume: continue from the newest checkpoint in `config.out`. On the CPU the run ends with the same bytes as
             one that was never stopped.
 
     Returns:
-        The dictionary for unscaled vectors, as it was saved in `OUT/dictionary/`.
+        The dictionary for vectors as they are, as it was saved in `OUT/dictionary/`.
 
     Raises:
         ConfigError: a setting cannot be used, or differs from those of the run to resume.
-        TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run.
+        TrainingError: the run diverged, has no checkpoint to resume from, or `config.out` holds another run; or the
+            dictionary that was saved does something else than the trained one.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
     check_device(config.device)
-    vectors = config.rows.select(store, config.hookpoint)
-    return Run(vectors, config.resolve(len(vectors)), probes or {}).fit(resume)
+    selected = Selected.of([store] if isinstance(store, ActivationStore) else store, config)
+    config = config.resolve(len(selected))
+    return Run(Data.of(selected, config), config, probes or {}).fit(resume)
 
 
 class Run:
     """One training run: what surrounds the steps of a `Trainer`."""
 
-    def __init__(self, vectors: Vectors, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
-        self.vectors, self.config, self.probes = vectors, config, probes
-        self.scale = input_scale(vectors)
+    def __init__(self, data: Data, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
+        self.data, self.config, self.probes = data, config, probes
+        self.maps = [side.normalise for side in data.sides]
         self.checkpoints = Checkpoints(config.out / "checkpoints")
         self.metrics: dict[str, float] = {}
         self.last_read = (0, 0.0)
@@ -85,7 +98,8 @@ class Run:
         state = self._load() if resume else None
         self._write_config()
         torch.manual_seed(config.seed)
-        dictionary = make_dictionary(config.dictionary, self.vectors.d_in)
+        widths = [side.vectors.d_in for side in self.data.sides]
+        dictionary = make_dictionary(config.dictionary, *widths)
         if dictionary.fitted:
             return self._fit_at_once(dictionary)
         if not any(parameter.requires_grad for parameter in dictionary.parameters()):
@@ -93,13 +107,14 @@ class Run:
         if state is None:
             self._initialise(dictionary, dictionary.sample_vectors)
         else:
-            self.scale, self.metrics = state["scale"], state["metrics"]
-        self.trainer = Trainer(dictionary.to(config.device), config, self.scale)
-        reader = ShuffledReader(self.vectors, config.batch_vectors, seed=config.seed)
+            self.metrics = state["metrics"]
+        self.trainer = Trainer(dictionary.to(config.device), config, *self.maps)
+        reader = self.data.reader(config.batch_vectors, config.seed)
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
-        variance = float(self.vectors.statistics.variance.sum()) * self.scale**2
+        # What layer_norm makes of vectors only the dictionary knows.
+        variance = float(dictionary.variance) if config.dictionary.layer_norm else self.data.written.variance
         self.monitor = Monitor(config.log_every_steps, variance, self.trainer.device, self.trainer.n_steps_done)
         log_state = state["log"] if state else None
         with (
@@ -116,15 +131,16 @@ class Run:
     @property
     def name(self) -> str:
         """What the run is called in logs."""
-        return f"{self.config.dictionary.kind} {self.config.hookpoint}"
+        targets = " -> " + " + ".join(self.config.target_hookpoints) if self.config.target_hookpoints else ""
+        return f"{self.config.dictionary.kind} {' + '.join(self.config.hookpoints)}{targets}"
 
     def _steps(self, stop: StopRequest) -> None:
         config, n_steps = self.config, self.config.n_steps
         self.last_read = (self.trainer.n_vectors_done, time.monotonic())
         while self.trainer.n_steps_done < n_steps:
-            x = next(self.batches)
-            self.monitor.add(self.trainer.step(x), len(x))
-            self.bar.advance(len(x))
+            batch = next(self.batches)
+            self.monitor.add(self.trainer.step(*batch), len(batch[0]))
+            self.bar.advance(len(batch[0]))
             step = self.trainer.n_steps_done
             self._report(self.monitor.read(wait=False))
             if step % config.log_every_steps == 0:
@@ -161,7 +177,7 @@ class Run:
     def _probe(self, step: int) -> None:
         if not self.probes:
             return
-        dictionary = self._folded()
+        dictionary = self._folded(self.trainer.dictionary)
         found = {name: probe(dictionary) for name, probe in self.probes.items()}
         figures = {f"{name}/{figure}": value for name, part in found.items() for figure, value in part.items()}
         if figures:
@@ -178,7 +194,6 @@ class Run:
                 "trainer": self.trainer.state_dict(),
                 "reader": self.batches.state,
                 "log": self.log.state_dict(),
-                "scale": self.scale,
                 "metrics": self.metrics,
             },
         )
@@ -194,7 +209,7 @@ class Run:
 
     def _diverged(self, step: int) -> None:
         first = step * self.config.batch_vectors
-        epoch, row = divmod(first, len(self.vectors))
+        epoch, row = divmod(first, len(self.data))
         raise TrainingError(
             f"{self.config.out}: the run diverged in step {step:,}: a figure is not finite, or FVU is above "
             f"{DIVERGED_FVU:g}. Its batch starts at vector {row:,} of pass {epoch} in the order of seed "
@@ -206,44 +221,76 @@ class Run:
         """Fit an architecture that takes no steps, save it, and return it; figures are those of the vectors it saw."""
         config = self.config
         assert config.n_vectors is not None, "the config has not been resolved"
+        if config.target_hookpoints:
+            raise ConfigError(f"dictionary.kind {config.dictionary.kind!r}: fitted at once, so it has no target.")
         with MetricLog(config.out, wandb=config.wandb, name=self.name, config=self._identity()) as log:
             self.log = log
             sample = self._initialise(dictionary, config.n_vectors)
-            self.metrics = _figures(dictionary.eval(), sample)
+            self.metrics = figures_at_once(dictionary.eval(), sample)
             log.write(0, self.metrics)
-            return self._save_dictionary(dictionary.fold_scale(self.scale), len(sample))
+            return self._save_dictionary(dictionary, len(sample))
 
     def _finish(self) -> Dictionary:
-        return self._save_dictionary(self._folded(), self.trainer.n_vectors_done)
+        return self._save_dictionary(self.trainer.dictionary, self.trainer.n_vectors_done)
 
-    def _save_dictionary(self, dictionary: Dictionary, n_vectors: int) -> Dictionary:
-        folder = self.config.out / "dictionary"
-        provenance = self.vectors.describe() | {
+    def _save_dictionary(self, trained: Dictionary, n_vectors: int) -> Dictionary:
+        """Save a dictionary for vectors as they are, once the saved file has been proven to do what was trained."""
+        folder, unproven = self.config.out / "dictionary", self.config.out / "dictionary.unproven"
+        device = trained.W_dec.device
+        maps = [normalise.to(device) for normalise in self.maps]
+        provenance = self.data.describe() | {
             "seed": self.config.seed,
-            "scale_folded": self.scale,
             "n_vectors_trained": n_vectors,
             "metrics": self.metrics,
             "training": self._identity()["config"],
         }
-        io.save_dictionary(dictionary, folder, provenance)
-        self.log.artifact(folder, self.name, "dictionary", provenance)
+        if figures := self._calibrate(trained, maps[0]):
+            provenance["calibration"] = figures
+        io.save_dictionary(self._folded(trained), unproven, provenance)
+        dictionary = io.load_dictionary(unproven, device).requires_grad_(False)
+        x = self.data.sample(SAMPLE_VECTORS, self.config.seed)[0].to(device)
+        proof = Proof.of(trained, dictionary, maps, x)
+        proof.check(str(unproven))
+        io.save_dictionary(dictionary, folder, {"proof": dataclasses.asdict(proof)})
+        shutil.rmtree(unproven)
+        self.log.artifact(folder, self.name, "dictionary", dictionary.provenance)
         logger.info("Dictionary saved in %s.", folder)
         return dictionary
 
-    def _folded(self) -> Dictionary:
-        return self.trainer.dictionary.fold_scale(self.scale).eval().requires_grad_(False)
+    def _calibrate(self, trained: Dictionary, normalise: Affine) -> dict[str, float]:
+        """Set what use needs from vectors that were held out; returns figures as they are in the saved dictionary."""
+        if not self.config.calibration_vectors:
+            return {}
+        chunks = [normalise(x.to(trained.W_dec.device)) for x in self.data.calibration_chunks()]
+        found = trained.calibrate(chunks)
+        if not found:
+            return {}
+        unit = self.maps[-1].unit
+        figures = {name: value * unit if name.startswith("threshold") else value for name, value in found.items()}
+        self.log.write(self.config.n_steps, {f"calibration/{name}": value for name, value in figures.items()})
+        return figures | {"n_vectors": sum(map(len, chunks))}
+
+    def _folded(self, trained: Dictionary) -> Dictionary:
+        return trained.fold(*self.maps).eval().requires_grad_(False)
 
     def _initialise(self, dictionary: Dictionary, n_vectors: int) -> Tensor:
-        """Set the parameters from scaled vectors in a random order of their own, and return these."""
-        n_sample = min(n_vectors, len(self.vectors))
-        sample = next(ShuffledReader(self.vectors, n_sample, seed=self.config.seed)) * self.scale
-        dictionary.initialise(sample, torch.Generator().manual_seed(self.config.seed))
-        return sample
+        """Set the initial parameters, and refuse early what could not be saved in the end.
+
+        Returns:
+            The vectors that they were set from, as the dictionary sees them.
+        """
+        sample = self.data.sample(n_vectors, self.config.seed)
+        x, *target = (normalise(part) for normalise, part in zip(self.maps, sample, strict=True))
+        dictionary.initialise(x, torch.Generator().manual_seed(self.config.seed), *target)
+        proof = Proof.of(dictionary, dictionary.fold(*self.maps), self.maps, sample[0][:PROVEN_EARLY])
+        proof.check(self.config.dictionary.kind)
+        return x
 
     def _identity(self) -> dict[str, Any]:
         """Return what must not change when the run is resumed, as plain data."""
         config = {key: value for key, value in settings.encode(self.config).items() if key not in FREE_TO_CHANGE}
-        return {"store": self.vectors.store.hash, "config": config}
+        stores = [site["store"] for side in self.data.sides for site in side.sites]
+        return {"store": stores, "config": config}
 
     def _load(self) -> dict[str, Any]:
         state = self.checkpoints.load()
@@ -282,30 +329,6 @@ def check_device(name: str) -> None:
     n_devices = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_devices:
         raise ConfigError(f"device {name!r}: no such CUDA device; there are {n_devices} here.")
-
-
-def input_scale(vectors: Vectors) -> float:
-    """Return sqrt(d_in) / mean norm, the factor that brings vectors to the expected norm sqrt(d_in).
-
-    Raises:
-        TrainingError: the vectors are all zero or all the same.
-    """
-    statistics = vectors.statistics
-    if not statistics.mean_norm or not float(statistics.variance.sum()):
-        raise TrainingError(f"{vectors!r}: these vectors do not vary, so there is nothing to learn.")
-    return math.sqrt(vectors.d_in) / float(statistics.mean_norm)
-
-
-@torch.no_grad()
-def _figures(dictionary: Dictionary, x: Tensor) -> dict[str, float]:
-    """Return FVU and L0 of a fitted dictionary on some vectors."""
-    squared_error, n_active = 0.0, 0
-    for rows in x.split(CHUNK_VECTORS):
-        codes = dictionary.encode(rows)
-        squared_error += float((dictionary.decode(codes) - rows).double().square().sum())
-        n_active += int(codes.l0().sum())
-    spread = float((x - x.mean(0)).double().square().sum())
-    return {"fvu": squared_error / spread, "l0": n_active / len(x), "n_vectors": len(x)}
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

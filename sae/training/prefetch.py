@@ -6,16 +6,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-
-from sae.tensors import Vectors
+from torch import Tensor
 
 READ_AHEAD_BATCHES = 2
 
 
 class Reader(Protocol):
-    """An endless source of batches that can be stopped and continued."""
+    """An endless source of batches that can be stopped and continued; a batch is one or more tensors."""
 
-    def __next__(self) -> Vectors: ...
+    def __next__(self) -> tuple[Tensor, ...]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -23,12 +22,12 @@ class Reader(Protocol):
 
 
 class _Ready(NamedTuple):
-    x: Vectors
+    batch: tuple[Tensor, ...]
     state: dict[str, Any]
     copied: torch.cuda.Event | None
 
 
-class Prefetcher(Iterator[Vectors]):
+class Prefetcher(Iterator[tuple[Tensor, ...]]):
     """Hands out a reader's batches in the reader's order, read by one background thread.
 
     On CUDA a batch is pinned and copied on a stream of its own. `state` is the reader's state after the last batch
@@ -44,15 +43,16 @@ class Prefetcher(Iterator[Vectors]):
         for _ in range(READ_AHEAD_BATCHES):
             self._ahead.append(self._thread.submit(self._read))
 
-    def __next__(self) -> Vectors:
+    def __next__(self) -> tuple[Tensor, ...]:
         ready = self._ahead.popleft().result()
         self._ahead.append(self._thread.submit(self._read))
         self.state = ready.state
         if ready.copied is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(ready.copied)
-            ready.x.record_stream(current)
-        return ready.x
+            for part in ready.batch:
+                part.record_stream(current)
+        return ready.batch
 
     def close(self) -> None:
         """Drop what was read ahead and end the thread."""
@@ -65,12 +65,12 @@ class Prefetcher(Iterator[Vectors]):
         self.close()
 
     def _read(self) -> _Ready:
-        x = next(self.reader)
+        batch = next(self.reader)
         state = self.reader.state_dict()
         if self._stream is None:
-            return _Ready(x.to(self.device), state, None)
+            return _Ready(tuple(part.to(self.device) for part in batch), state, None)
         with torch.cuda.stream(self._stream):
-            x = x.pin_memory().to(self.device, non_blocking=True)
+            batch = tuple(part.pin_memory().to(self.device, non_blocking=True) for part in batch)
             copied = torch.cuda.Event()
             copied.record(self._stream)
-        return _Ready(x, state, copied)
+        return _Ready(batch, state, copied)

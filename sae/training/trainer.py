@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary
 from sae.kernels import interface as kernels
 from sae.tensors import Vectors
@@ -21,20 +22,20 @@ class Trainer:
     Knows nothing of stores, files or logs. Nothing here waits for the device.
 
     Args:
-        dictionary: what is trained, on the run's device. It sees `x * scale`.
+        dictionary: what is trained, on the run's device. It sees normalised vectors.
         config: resolved settings.
-        scale: brings inputs to the expected norm sqrt(d_in).
-        target_scale: does the same for what a transcoder writes.
+        normalise: the map of what is read.
+        normalise_target: the map of what a transcoder writes.
     """
 
     def __init__(
-        self, dictionary: Dictionary, config: TrainConfig, scale: float, target_scale: float | None = None
+        self, dictionary: Dictionary, config: TrainConfig, normalise: Affine, normalise_target: Affine | None = None
     ) -> None:
         assert config.optimiser.lr is not None and config.dead_after_vectors is not None, "the config is not resolved"
-        self.dictionary, self.config, self.scale = dictionary, config, scale
-        self.target_scale = scale if target_scale is None else target_scale
-        self.peak_lr = config.optimiser.lr
+        self.dictionary, self.config = dictionary, config
         self.device = torch.device(config.device)
+        self.maps = [mapping.to(self.device) for mapping in (normalise, normalise_target) if mapping is not None]
+        self.peak_lr = config.optimiser.lr
         self.parameters = [p for p in dictionary.parameters() if p.requires_grad]
         self.optimiser = make_optimiser(self.parameters, config.optimiser)
         self.firing = FiringCounts(dictionary.d_sae, config.dead_after_vectors, self.device)
@@ -50,15 +51,15 @@ class Trainer:
         """Learn from one batch.
 
         Args:
-            x: unscaled vectors, on the device.
-            target: unscaled vectors that a transcoder should write.
+            x: vectors as they are, on the device.
+            target: vectors that a transcoder should write, as they are.
 
         Returns:
             Figures on the device: `loss`, its parts, `grad_norm` before clipping, and the sums over the batch
-            `squared_error` (of scaled, normalised vectors) and `n_fired`.
+            `squared_error` (of normalised vectors) and `n_fired`.
         """
-        x = x * self.scale
-        target = None if target is None else target * self.target_scale
+        x = self.maps[0](x)
+        target = None if target is None else self.maps[-1](target)
         self.dictionary.schedule(self.n_steps_done / self.config.n_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak_lr * lr_factor(self.config.schedule, self.n_steps_done, self.config.n_steps)

@@ -112,3 +112,9 @@ def test_what_is_no_store_is_refused(tmp_path: Path, text: str | None, message: 
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(StoreError, match=message):
         ActivationStore(tmp_path)
+
+
+def test_covariance_is_the_harvests_or_measured(store: ActivationStore, sinks: ActivationStore) -> None:
+    for vectors in (store.vectors(MLP, TRAINING_KINDS), sinks.vectors(RESID, TRAINING_KINDS, max_norm_ratio=10)):
+        rows = vectors.read(0, len(vectors), torch.float64)
+        torch.testing.assert_close(vectors.covariance, torch.cov(rows.T, correction=0), rtol=1e-9, atol=1e-9)

@@ -34,6 +34,17 @@ def test_topk_entries_to_dense(batch: int, k: int, seed: int) -> None:
     assert codes.counts.tolist() == [k] * batch
 
 
+@given(dense_codes(), dense_codes(), st.data())
+def test_rows_of_several_codes_in_any_order(one: Tensor, two: Tensor, data: st.DataObject) -> None:
+    d_sae = min(one.shape[1], two.shape[1])
+    dense = torch.cat([one[:, :d_sae], two[:, :d_sae]])
+    codes = Codes.cat([Codes.from_dense(part[:, :d_sae]) for part in (one, two)])
+    assert torch.equal(codes.dense(), dense)
+    number = st.integers(0, len(dense) - 1)
+    rows = torch.tensor(data.draw(st.lists(number, max_size=6)) if len(dense) else [], dtype=torch.int64)
+    assert torch.equal(codes.on(rows).dense(), dense[rows])
+
+
 def test_stored_zeros_do_not_fire() -> None:
     codes = Codes.from_topk(torch.tensor([[0, 2], [2, 1]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 3)
     assert codes.l0().tolist() == [1, 0]

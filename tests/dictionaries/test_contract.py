@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sae.dictionaries import registry
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.base import Dictionary, DictionaryConfig
 from sae.dictionaries.io import load_dictionary, save_dictionary
 from sae.errors import DictionaryError
@@ -29,6 +30,7 @@ class Case:
     decoder_norm: float = 1
     decoder_is_made: bool = False  # of other parameters, which get its gradient
     signed: bool = False  # a latent may stand for a direction or its opposite
+    folds: bool = True  # behind any affine map, not just behind a factor
 
 
 EVERYTHING = frozenset({"W_enc_rows", "b_enc", "W_dec", "b_dec"})
@@ -58,14 +60,14 @@ CASES = {
     ),
     "archetypal": Case(
         {"d_sae": 48, "k": 5, "n_points": 20},
-        learns=EVERYTHING | {"mixture", "relaxation"},
+        learns=EVERYTHING | {"logits", "relaxation"},
         moves=frozenset({"lengths"}),
         toy_settings={"d_sae": 24, "k": 3, "n_points": 64},
-        more_shapes={"mixture": (48, 20), "relaxation": (48, D_IN), "points": (20, D_IN), "lengths": (48,)},
+        more_shapes={"logits": (48, 20), "relaxation": (48, D_IN), "points": (20, D_IN), "lengths": (48,)},
         decoder_is_made=True,
     ),
     "thresholded": Case({"d_sae": 48}, more_shapes={"threshold": (48,)}),
-    "identity": Case({"d_sae": D_IN}),
+    "identity": Case({"d_sae": D_IN}, folds=False),
     "pca": Case({"d_sae": 2 * D_IN}, decoder_norm=0.5),
     "constant": Case({"d_sae": 48}, decoder_norm=0),
     "random_directions": Case({"d_sae": 48, "k": 5}),
@@ -77,11 +79,12 @@ CASES = {
 }
 
 
-def make(kind: str, seed: int = 0) -> Dictionary:
-    config = registry.decode_config({"kind": kind} | CASES[kind].settings)
-    dictionary = registry.make_dictionary(config, D_IN)
+def make(kind: str, seed: int = 0, d_out: int | None = None, **settings: bool) -> Dictionary:
+    config = registry.decode_config({"kind": kind} | CASES[kind].settings | settings)
+    dictionary = registry.make_dictionary(config, D_IN, d_out)
     generator = torch.Generator().manual_seed(seed)
-    dictionary.initialise(vectors(256), generator)
+    target = None if d_out is None else vectors(256) @ torch.randn(D_IN, d_out, generator=generator)
+    dictionary.initialise(vectors(256), generator, target)
     with torch.no_grad():
         dictionary.b_enc.add_(0.1 * torch.randn(dictionary.d_sae, generator=generator))
     return dictionary
@@ -157,6 +160,48 @@ def test_folded_on_raw_vectors_equals_trained_on_scaled_ones(kind: str) -> None:
     none = torch.zeros(dictionary.d_sae, dtype=torch.bool)
     torch.testing.assert_close(folded.loss(raw, none).total, dictionary.loss(raw * scale, none).total)
     torch.testing.assert_close(folded.W_dec.norm(dim=1), decoder_norms(kind))
+
+
+MAPS = ["centre", "per coordinate", "full"]
+
+
+def affine(name: str, width: int, seed: int = 0) -> Affine:
+    generator = torch.Generator().manual_seed(seed)
+    mean, factors = torch.randn(width, generator=generator), 0.5 + torch.rand(width, generator=generator).double()
+    if name == "centre":
+        return Affine.scaling(0.4, width, mean)
+    if name == "per coordinate":
+        return Affine(mean.double(), factors, 1 / factors)
+    rotation = torch.linalg.qr(torch.randn(width, width, generator=generator).double()).Q
+    return Affine(mean.double(), rotation * factors, (rotation / factors).T)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("kind", [kind for kind, case in CASES.items() if case.folds])
+def test_folded_behind_any_map_equals_trained(kind: str, name: str) -> None:
+    dictionary, mapping = make(kind), affine(name, D_IN)
+    raw = mapping.undo(vectors().double()).float()
+    folded = dictionary.fold(mapping)
+    codes, trained = folded.encode(raw).dense(), dictionary.encode(mapping(raw)).dense()
+    torch.testing.assert_close(codes, trained * mapping.unit, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(folded(raw), mapping.undo(dictionary(mapping(raw))), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("kind", sorted(cls.config_type.kind for cls in registry.TRAINED if cls.transcodes))
+def test_a_folded_transcoder_equals_the_trained_one(kind: str, name: str, skip: bool) -> None:
+    dictionary = make(kind, d_out=D_IN + 3, skip=skip)
+    if dictionary.W_skip is not None:
+        torch.nn.init.normal_(dictionary.W_skip, generator=torch.Generator().manual_seed(3))
+    inputs, outputs = affine(name, D_IN), affine("full", D_IN + 3, seed=1)
+    raw = inputs.undo(vectors().double()).float()
+    folded = dictionary.fold(inputs, outputs)
+    codes, trained = folded.encode(raw).dense(), dictionary.encode(inputs(raw)).dense()
+    torch.testing.assert_close(codes, trained * outputs.unit, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(folded(raw), outputs.undo(dictionary(inputs(raw))), atol=1e-4, rtol=1e-4)
+    with pytest.raises(DictionaryError, match="cannot fold maps of width"):
+        dictionary.fold(inputs)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sae.dictionaries.batch_topk import BatchTopK
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.matryoshka import Matryoshka, MatryoshkaConfig, nested_decode
 from sae.errors import ConfigError
+from sae.evaluation.toys import Toy, hierarchical
 from sae.tensors import Vectors
 
 D_IN, D_SAE, K, K_AUX = 12, 40, 4, 6
@@ -83,6 +85,31 @@ def test_a_prefix_decodes_what_its_latents_alone_would(lengths: list[int], seed:
     found = nested_decode(Codes.from_dense(dense), torch.tensor(rising), W_dec)
     expected = torch.stack([dense[:, :m] @ W_dec[:m] for m in rising])
     torch.testing.assert_close(found, expected)
+
+
+def trained(kind: type[BatchTopK], toy: Toy, **settings: object) -> BatchTopK:
+    generator = torch.Generator().manual_seed(0)
+    config = kind.config_type(d_sae=len(toy.directions), k=3, **settings)  # type: ignore[call-arg, arg-type]
+    one = kind(config, toy.directions.shape[1])  # type: ignore[arg-type]
+    one.initialise(toy.sample(2048, generator)[0], generator)
+    optimiser = torch.optim.Adam([p for p in one.parameters() if p.requires_grad], lr=1e-2, fused=True)
+    for _ in range(400):
+        optimiser.zero_grad()
+        one.loss(toy.sample(256, generator)[0], torch.zeros(one.d_sae, dtype=torch.bool)).total.backward()
+        one.after_backward()
+        optimiser.step()
+        one.after_step()
+    return one
+
+
+def test_the_first_latents_stand_for_what_is_general() -> None:
+    """Eight parents, each with three children that fire only where it does: the parents go first."""
+    toy = hierarchical(8, 3, 1, 40)
+    found = {}
+    for kind, settings in ((BatchTopK, {}), (Matryoshka, {"prefixes": (0.25, 1.0)})):
+        first = trained(kind, toy, **settings).W_dec.detach()[:8]
+        found[kind] = (toy.directions[:8] @ first.T).amax(1).mean()
+    assert found[Matryoshka] > 0.65 and found[BatchTopK] < 0.5
 
 
 class TestRandomPrefixes:

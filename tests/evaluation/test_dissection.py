@@ -1,6 +1,7 @@
 """Network dissection against maps and masks of pixels, and on units that are on exactly where a thing is."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ import torch
 from sae.activations.store import Provenance
 from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.errors import EvaluationError
-from sae.evaluation.dissection import DETECTOR, Masks, Overlap, dissection_scores
+from sae.evaluation.dissection import (
+    DETECTOR,
+    Masks,
+    Overlap,
+    dissected_share,
+    dissection_iou,
+    dissection_iou_equal,
+    dissection_scores,
+    unit_iou,
+)
 from sae.evaluation.sample import Sample, Units, halves
 from sae.inputs.concepts import ConceptInputs, World
 from sae.tensors import Kind
@@ -95,6 +105,19 @@ def test_cells_give_the_overlap_of_pixels(n_before: int) -> None:
             assert float(overlap.match[unit, label]) == pytest.approx(max(on_match), abs=1e-6)
             wanted = naive_iou(column, ~match, chosen, mask)
             assert float(overlap.score[unit, label]) == pytest.approx(wanted, abs=1e-6)
+    on_match, scored = overlap.match.tolist(), overlap.score.tolist()
+    for label in range(len(masks.names)):
+        best = [max(drawn, key=lambda u: (on_match[u][label], -u)) for drawn in combinations(range(5), 2)]
+        expected = np.mean([scored[u][label] for u in best])
+        assert float(dissection_iou_equal(overlap, 2).values[label]) == pytest.approx(expected, abs=1e-6)
+        top = max(range(5), key=lambda u: (on_match[u][label], -u))
+        assert float(dissection_iou(overlap).values[label]) == pytest.approx(scored[top][label], abs=1e-6)
+    for unit in range(5):
+        top = max(range(len(masks.names)), key=lambda label: (on_match[unit][label], -label))
+        assert float(unit_iou(overlap).values[unit]) == pytest.approx(scored[unit][top], abs=1e-6)
+    per_unit = unit_iou(overlap)
+    assert dissected_share(per_unit).values.tolist() == [float(iou > 0.04) for iou in per_unit.values.tolist()]
+    assert dissection_iou_equal(overlap, 99).values.tolist() == pytest.approx(dissection_iou(overlap).values.tolist())
 
 
 def perfect(pictures: Pictures, seed: int = 0) -> torch.Tensor:

@@ -10,9 +10,13 @@ from sae.activations.store import Provenance
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.dictionaries.topk import TopK, TopKConfig
+from sae.evaluation import detection
 from sae.evaluation.detection import Detection, average_precision, win_probabilities
 from sae.evaluation.labels import best_labels, label_scores, label_table
+from sae.evaluation.labels_equal import label_average_precision_equal
+from sae.evaluation.responses import DenseResponses, SparseResponses
 from sae.evaluation.sample import Sample, Units, halves
+from sae.evaluation.weights import Weights
 
 N = 400
 CLASSES = ("red", "green", "blue")
@@ -26,6 +30,15 @@ def plain(n_units: int, sparse: bool) -> Dictionary:
     dictionary.W_enc_rows.copy_(torch.eye(n_units))
     dictionary.W_dec.copy_(torch.eye(n_units))
     return dictionary
+
+
+def sparse_responses(activations: torch.Tensor) -> SparseResponses:
+    items, units = activations.nonzero(as_tuple=True)
+    return SparseResponses.of_entries(items, units, activations[items, units], *activations.shape)
+
+
+def dense_responses(activations: torch.Tensor) -> DenseResponses:
+    return DenseResponses(lambda units: activations[:, units], *activations.shape)
 
 
 def units_of(activations: torch.Tensor, classes: np.ndarray, sparse: bool = True) -> Units:
@@ -96,28 +109,38 @@ def test_every_metric_equals_its_naive_twin(sparse: bool) -> None:
         fired = codes[~match, u] > 0
         return float(labels[c][~match][fired].mean()) if fired.any() else chance
 
-    def precision(c: int) -> float:
+    def precision(u: int, c: int, half: np.ndarray) -> float:
+        return float(average_precision_score(labels[c][half], codes[half, u]))
+
+    def most_precise(c: int) -> int:
         by_auc = sorted(range(7), key=lambda u: (-on_match[u][c], u))[:4]
         by_phi = sorted(range(7), key=lambda u: (-phi_match[u][c], u))[:4]
-        best = max(by_auc + by_phi, key=lambda u: average_precision_score(labels[c][match], codes[match, u]))
-        return float(average_precision_score(labels[c][~match], codes[~match, best]))
+        return max(by_auc + by_phi, key=lambda u: precision(u, c, match))
 
     base = [float(label[~match].mean()) for label in labels]
     unit = [first_largest([on_match[u][c] for u in range(7)]) for c in range(3)]
     by_phi = [first_largest([phi_match[u][c] for u in range(7)]) for c in range(3)]
     label = [first_largest(on_match[u]) for u in range(7)]
-    draws = [
-        [held_out[max(drawn, key=lambda u: (on_match[u][c], -u))][c] for drawn in combinations(range(7), 3)]
-        for c in range(3)
-    ]
+
+    def of_draws(matched: list[list[float]], scored: list[list[float]]) -> list[float]:
+        def best(drawn: tuple[int, ...], c: int) -> int:
+            return max(drawn, key=lambda u: (matched[u][c], -u))
+
+        draws = list(combinations(range(7), 3))
+        return [float(np.mean([scored[best(drawn, c)][c] for drawn in draws])) for c in range(3)]
+
     expected = {
         "label_auc": [held_out[unit[c]][c] for c in range(3)],
-        "label_auc_equal": [float(np.mean(draws[c])) for c in range(3)],
+        "label_auc_equal": of_draws(on_match, held_out),
+        "label_phi_equal": of_draws(phi_match, phi),
+        "label_average_precision_equal": of_draws(
+            *([[precision(u, c, half) for c in range(3)] for u in range(7)] for half in (match, ~match))
+        ),
         "labels_found_share": [float(held_out[unit[c]][c] > 0.9) for c in range(3)],
         "label_coverage": [coverage(unit[c], c) for c in range(3)],
         "label_purity": [purity(unit[c], c, base[c]) for c in range(3)],
         "label_phi": [phi[by_phi[c]][c] for c in range(3)],
-        "label_average_precision": [precision(c) for c in range(3)],
+        "label_average_precision": [precision(most_precise(c), c, ~match) for c in range(3)],
         "unit_auc": [held_out[u][label[u]] for u in range(7)],
         "monosemantic_share": [float(held_out[u][label[u]] > 0.9) for u in range(7)],
         "unit_coverage": [coverage(u, label[u]) for u in range(7)],
@@ -205,9 +228,39 @@ def test_win_probabilities_stay_exact_with_many_units() -> None:
     assert (found.diff() <= 0).all()
 
 
-def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items() -> None:
+@pytest.mark.parametrize("n_candidates", [3, 5])
+def test_draws_that_miss_the_shortlist_count_as_chance(n_candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "SHORTLIST", 1)
+    units = units_of(noisy(7), classes())
+    found = Detection(units)
+    match, codes, listed = units.sample.match.numpy(), noisy(7).numpy(), -(-7 // n_candidates)
+    for c in range(3):
+        label = classes() == c
+        on_match = {
+            u: average_precision_score(label[match], codes[match, u])
+            for scores in (found.match_auc, found.match_phi)
+            for u in scores[:, c].topk(listed).indices.tolist()
+        }
+        scores = []
+        for drawn in combinations(range(7), n_candidates):
+            shortlisted = [u for u in drawn if u in on_match]
+            best = max(shortlisted, key=lambda u: (on_match[u], -u), default=None)
+            scores.append(
+                label[~match].mean() if best is None else average_precision_score(label[~match], codes[~match, best])
+            )
+        equal = label_average_precision_equal(found, n_candidates).values
+        assert float(equal[c]) == pytest.approx(float(np.mean(scores)), abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [sparse_responses, dense_responses])
+def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_items(make) -> None:
     generator = torch.Generator().manual_seed(3)
     activations = (torch.randn(N, 5, generator=generator) * 3).round() * (torch.rand(N, 5, generator=generator) < 0.4)
     labels = torch.rand(N, 5, generator=generator) < 0.2
-    expected = [average_precision_score(labels[:, i].numpy(), activations[:, i].numpy()) for i in range(5)]
-    torch.testing.assert_close(average_precision(activations, labels), torch.tensor(expected, dtype=torch.float64))
+    unit, label = torch.arange(5).repeat(4), torch.tensor([3, 1, 4, 0, 2]).repeat_interleave(4)
+    expected = [
+        average_precision_score(labels[:, c].numpy(), activations[:, u].numpy())
+        for u, c in zip(unit.tolist(), label.tolist(), strict=True)
+    ]
+    found = average_precision(make(activations), Weights.of(labels), unit, label)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))

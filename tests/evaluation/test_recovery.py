@@ -23,8 +23,8 @@ def values(measured: list[Measured]) -> dict[str, float]:
 
 
 def firing(codes: torch.Tensor, fired: torch.Tensor) -> Firing:
-    chunk = (Codes.from_dense(codes), torch.arange(len(codes)))
-    return Firing.of(SparseResponses.gathered([chunk], len(codes)), fired)
+    items = torch.arange(len(codes))
+    return Firing.of(SparseResponses.of_codes(Codes.from_dense(codes), items, len(codes)), fired)
 
 
 def test_the_truth_itself_scores_one_whatever_its_order_and_lengths() -> None:

@@ -117,6 +117,17 @@ def test_a_larger_dictionary_with_the_same_latents_inherits_beyond_every_control
     assert inherited.controls["random_directions"].value < 0.2
 
 
+def test_sizes_that_share_a_seed_are_warned_of(stores, tmp_path: Path, caplog) -> None:
+    dictionaries = [make(stores[0], d_sae) for d_sae in (12, 24)]
+    for dictionary, seed in zip(dictionaries, (3, 4), strict=True):
+        dictionary.provenance["seed"] = seed
+    relate(dictionaries, stores[:1], settings(tmp_path))
+    assert "seed of its own" not in caplog.text
+    dictionaries[1].provenance["seed"] = 3
+    relate(dictionaries, stores[:1], settings(tmp_path))
+    assert "seed of its own" in caplog.text
+
+
 def test_labels_of_other_inputs_are_not_used(stores, tmp_path: Path, caplog) -> None:
     dictionaries = [make(stores[0], d_sae) for d_sae in (12, 24)]
     relate(dictionaries, stores[:1], settings(tmp_path), RandomTokens(seed=1))

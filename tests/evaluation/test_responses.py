@@ -96,16 +96,14 @@ def test_on_some_items_equals_gathering_only_those(make) -> None:
 def test_pooling_takes_the_maximum_over_the_rows_of_an_item(signed: bool) -> None:
     dense = activations(60, 5, signed, seed=10)
     item = torch.arange(60) // 6
-    chunks = [(Codes.from_dense(dense[:36]), item[:36]), (Codes.from_dense(dense[36:]), item[36:])]
     pooled = dense.reshape(10, 6, 5).amax(1)
-    torch.testing.assert_close(restored(SparseResponses.gathered(iter(chunks), 10)), pooled)
+    torch.testing.assert_close(restored(SparseResponses.of_codes(Codes.from_dense(dense), item, 10)), pooled)
     torch.testing.assert_close(pool_dense(dense, item, 10), pooled)
 
 
-def test_gathering_rows_that_are_items_keeps_them() -> None:
+def test_rows_that_are_items_stay_as_they_are_sorted_by_value() -> None:
     dense = activations(30, 5, True, seed=11)
-    chunks = [(Codes.from_dense(dense[i : i + 8]), torch.arange(30)[i : i + 8]) for i in range(0, 30, 8)]
-    gathered = SparseResponses.gathered(iter(chunks), 30)
+    gathered = SparseResponses.of_codes(Codes.from_dense(dense), torch.arange(30), 30)
     torch.testing.assert_close(restored(gathered), dense)
     assert gathered.counts.tolist() == (dense != 0).sum(0).tolist()
     for unit in range(5):

@@ -76,7 +76,7 @@ def test_monosemanticity_is_the_mean_over_pairs(signed: bool) -> None:
     vectors = torch.randn(40, 700, generator=generator) + 0.5
     vectors[5] = 0
     similarity = Similarity.of_vectors("random", vectors)
-    embedding = similarity.embedding.double().numpy()
+    embedding = torch.nn.functional.normalize(vectors, dim=1).double().numpy()
     pairs = [embedding[n] @ embedding[m] for n in range(40) for m in range(n)]
     assert similarity.baseline == pytest.approx(np.mean(pairs), abs=1e-9)
     wanted = [naive_score(column, embedding, similarity.baseline) for column in dense.double().numpy().T]
@@ -91,9 +91,10 @@ def test_clarity_and_entropy_are_those_of_the_items_on_top() -> None:
     x[3:, 5] = 0
     number = torch.randint(7, (120,), generator=generator).numpy()
     sample = sample_of(x, concept=number)
-    similarity = Similarity.of_vectors("random", torch.randn(120, 5, generator=generator) + 0.3)
+    vectors = torch.randn(120, 5, generator=generator) + 0.3
+    similarity = Similarity.of_vectors("random", vectors)
     found = {one.definition.name: one.values for one in similarity_scores(neurons(sample), similarity, "concept")}
-    embedding = similarity.embedding.double()
+    embedding = torch.nn.functional.normalize(vectors, dim=1).double()
     for unit in range(6):
         top = sorted(range(120), key=lambda item: -x[item, unit])[:TOP_ITEMS]
         top = [item for item in top if x[item, unit] > 0]
@@ -157,12 +158,13 @@ def test_random_activations_score_the_baseline_whatever_the_space() -> None:
 def test_factors_weigh_the_same_and_silence_resembles_nothing() -> None:
     facet, concept = np.array([0, 0, 1, -1]), np.array([0, 1, 1, -1])
     sample = sample_of(torch.ones(4, 1), facet=facet, concept=concept, size=np.array([0.1, 0.2, 0.3, 0.4]))
-    cosine = factor_embedding(sample) @ factor_embedding(sample).T
+    embedding = factor_embedding(sample).dense().float()
+    cosine = embedding @ embedding.T
     wanted = [[1, 0.5, 0, 0], [0.5, 1, 0.5, 0], [0, 0.5, 1, 0], [0, 0, 0, 0]]
     assert torch.allclose(cosine, torch.tensor(wanted), atol=1e-6)
-    assert factor_embedding(sample, ["facet"]).shape == (4, 2)
+    assert factor_embedding(sample, ["facet"]).dense().shape == (4, 2)
     words = sample_of(torch.ones(3, 1), word=np.array(["a", "", "a"]))
-    assert factor_embedding(words).tolist() == [[1], [0], [1]]
+    assert factor_embedding(words).dense().tolist() == [[1], [0], [1]]
 
 
 def test_the_class_token_is_scored_apart() -> None:

@@ -14,8 +14,8 @@ from sae.evaluation.splitting import Step
 from sae.evaluation.splitting_picture import context_colours, drawn_edges, node_heights, splitting_picture
 from sae.evaluation.typical import Portrait
 
-PLAIN = Portrait("«$a_b»", "", 0.0, 0.0)
-PORTRAITS = {(level, n): Portrait("«a»", f"sense={n}", 0.8, 0.4) for level in (1, 2) for n in range(3)}
+PLAIN = Portrait("«$a_b»", "", "", 0.0, 0.0)
+PORTRAITS = {(level, n): Portrait("«a»", "sense", f"sense={n}", 0.8, 0.4) for level in (1, 2) for n in range(3)}
 
 
 def test_the_picture_is_written_with_its_data(tmp_path):
@@ -47,17 +47,23 @@ def test_nodes_of_a_column_keep_their_distance():
         **{(2, child): ((1, 1), 0.5) for child in range(4)},
         (2, 9): ((1, 2), 0.6),
     }
-    heights = node_heights((0, 0), closest)
+    heights = node_heights((0, 0), closest, dict.fromkeys(closest, ""))
     assert set(heights) == {(0, 0), *closest}
     for level in (1, 2):
         column = sorted(height for node, height in heights.items() if node[0] == level)
         assert all(b - a >= 1 for a, b in itertools.pairwise(column))
 
 
+def test_children_of_a_group_stand_together():
+    closest = {(1, child): ((0, 0), 0.5 + child / 10) for child in range(4)}
+    heights = node_heights((0, 0), closest, {(1, child): child % 2 for child in range(4)})
+    assert sorted(closest, key=lambda node: heights[node]) == [(1, 2), (1, 0), (1, 3), (1, 1)]
+
+
 def test_the_most_frequent_contexts_have_a_colour_each(monkeypatch):
     monkeypatch.setattr(module, "MAX_COLOURS", 2)
     contexts = ["a", "b", "b", "a", "b", "c", ""]
-    colours = context_colours({(1, n): Portrait("", context, 0.5, 0.5) for n, context in enumerate(contexts)})
+    colours = context_colours({(1, n): Portrait("", "", context, 0.5, 0.5) for n, context in enumerate(contexts)})
     assert colours[1, 0] == colours[1, 3] and colours[1, 1] == colours[1, 4] != colours[1, 0]
     assert colours[1, 5] == colours[1, 6] == GREY
 

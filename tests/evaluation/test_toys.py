@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from scipy.stats import multivariate_normal, norm
 
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError
+from sae.evaluation.inferred import Inferred
 from sae.evaluation.recovery import Recovery
 from sae.evaluation.sample import Units
 from sae.evaluation.toys import (
@@ -84,8 +86,8 @@ def test_features_of_a_block_fire_together_as_a_gaussian_copula_says() -> None:
 
 def test_features_of_one_modality_are_silent_in_the_other() -> None:
     toy = two_modality(n_shared=4, n_own=3, d_in=16, probability=0.2, gap=3.0)
-    x, fired, factors = toy.draw(N, torch.Generator().manual_seed(0))
-    second = torch.from_numpy(factors["modality"]) == 1
+    drawn = toy.draw(N, torch.Generator().manual_seed(0))
+    x, fired, second = drawn.x, drawn.fired, torch.from_numpy(drawn.factors["modality"]) == 1
     assert second.float().mean().item() == pytest.approx(0.5, abs=0.02)
     for side, absent in ((~second, slice(7, 10)), (second, slice(4, 7))):
         rates = fired[side].float().mean(0)
@@ -103,17 +105,32 @@ def test_features_of_one_modality_are_silent_in_the_other() -> None:
         hierarchical(n_roots=3, branching=2, depth=1, d_in=16),
         correlated(n_features=12, d_in=12, l0=2),
         two_modality(n_shared=4, n_own=3, d_in=16),
+        dataclasses.replace(superposition(n_features=20, d_in=14, l0=1.2), noise=0.0),
+        two_modality(n_shared=12, n_own=3, d_in=16, probability=0.05),
     ],
-    ids=["orthogonal", "hierarchical", "correlated", "two_modality"],
+    ids=["orthogonal", "hierarchical", "correlated", "two_modality", "superposition", "superposed_modalities"],
 )
-def test_the_true_dictionary_fires_exactly_with_the_features(toy: Toy) -> None:
-    x, fired = draw(toy)
-    dictionary = true_dictionary(toy)
+def test_the_true_dictionary_finds_the_codes_that_were_drawn(toy: Toy) -> None:
+    drawn = toy.draw(N // 4, torch.Generator().manual_seed(0))
+    x, dictionary = drawn.x, true_dictionary(toy)
     codes = dictionary.encode(x)
-    assert torch.equal(codes.dense() > 0, fired)
+    assert torch.equal(codes.dense() > 0, drawn.fired)
+    torch.testing.assert_close(codes.dense(), drawn.codes, atol=1e-4, rtol=0)
+    assert len(toy.directions) <= x.shape[1] or isinstance(dictionary, Inferred)
     # What is not rebuilt is the same within a modality: its offset.
     error = x - dictionary.decode(codes)
-    assert torch.unique((error * 1e3).round(), dim=0).shape[0] == (2 if hasattr(toy, "offsets") else 1)
+    assert torch.unique((error * 1e2).round(), dim=0).shape[0] == (2 if hasattr(toy, "offsets") else 1)
+
+
+def test_leaders_can_fire_without_each_other_and_children_not_without_parents() -> None:
+    tree = hierarchical(n_roots=2, branching=2, depth=1, d_in=8)
+    assert tree.leaders.tolist() == [0, 1]
+    fired = torch.tensor([[1, 0, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0], [0, 1, 0, 0, 0, 0]]).bool()
+    assert tree.possible(fired).tolist() == [True, False, True, True]
+    assert tree.possible(draw(tree)[1]).all()
+    assert correlated(n_features=6, d_in=6, l0=1, block=3).leaders.tolist() == [0, 3]
+    assert two_modality(n_shared=2, n_own=1, d_in=8).leaders.tolist() == [2, 3, 0, 1]
+    assert orthogonal(n_features=3, d_in=3, l0=1).leaders.tolist() == [0, 1, 2]
 
 
 def test_a_sample_of_a_toy_has_the_true_features_as_labels() -> None:

@@ -61,9 +61,9 @@ def test_a_context_sets_a_child_apart():
     shares = [found.shares(responses, latent) for latent in (0, 1)]
     assert found.main_share(shares[0]) == pytest.approx(1.0)
     portrait = found.portrait(shares[1], shares[0])
-    assert portrait.tokens == "«in»" and portrait.context == "sense=loop"
+    assert portrait.tokens == "«in»" and portrait.context == "sense=loop" and portrait.family == "sense"
     assert portrait.share == pytest.approx(6 / 6.5) and portrait.rise == pytest.approx(6 / 6.5 - 0.5)
-    assert found.portrait(shares[0], shares[0]) == Portrait("«in»", "", 0.0, 0.0)
+    assert found.portrait(shares[0], shares[0]) == Portrait("«in»", "", "", 0.0, 0.0)
 
 
 def test_without_labels_the_token_before_is_the_context():
@@ -90,4 +90,4 @@ def test_rows_without_tokens_are_described_by_their_labels_alone():
     portrait = found.portrait(shares, found.everywhere)
     assert portrait.tokens == "" and portrait.context == "sense=loop" and portrait.rise == pytest.approx(0.75)
     nothing = Factors.of(bare, None)
-    assert nothing.portrait(nothing.shares(latents({1: 1.0}), 0), nothing.everywhere) == Portrait("", "", 0.0, 0.0)
+    assert nothing.portrait(nothing.shares(latents({1: 1.0}), 0), nothing.everywhere) == Portrait("", "", "", 0.0, 0.0)

@@ -36,7 +36,7 @@ def problem(
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(batch + d_in + d_sae)
     shapes = (batch, d_in), (d_sae, d_in), (d_sae,)
-    return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
 
 
 def assert_same_selection(got: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], pre: Tensor) -> None:
@@ -75,22 +75,51 @@ def test_topk_equals_the_reference(
         assert_same_selection((values[:, part], indices[:, part]), (wanted[:, part], latents[:, part]), masked)
 
 
-@pytest.mark.parametrize("among_dead", [False, True])
-def test_what_a_group_hides_is_found(among_dead: bool, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["largest", "furthest from zero", "largest among the dead"])
+def test_what_a_group_hides_is_found(kind: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topk, "GROUPS_AT_ONCE", 16)
-    d_sae, k = 600, 6
+    d_sae, k, absolute = 600, 6, kind == "furthest from zero"
     x, weight, bias = problem(3, 5, d_sae, device)
     n_groups = topk._kept_shape(d_sae, k)[1]
     latents = torch.arange(d_sae, device=device)
-    group = latents % n_groups
-    bias = bias + 100 * (group == 21) + 50 * (group == 35)  # 15 members each, of which groups keep 4
+    group, side = latents % n_groups, 1 - 2 * (latents % 7 == 0).int() * absolute
+    bias = bias + side * (100 * (group == 21) + 50 * (group == 35))  # 15 members each, of which groups keep 4
     dead = latents % 2 == 1
-    values, indices = gpu.select_topk(x, weight, bias, k, dead, k)
-    pre = (x @ weight.T + bias).masked_fill(~dead, -torch.inf) if among_dead else x @ weight.T + bias
-    part = slice(k, None) if among_dead else slice(0, k)
-    best = pre.topk(k)
-    assert (group[best.indices] == 21).all(), "all of the largest are in one group"
-    assert_same_selection((values[:, part], indices[:, part]), best, pre)
+    values, indices = gpu.select_topk(x, weight, bias, k, dead, k, absolute)
+    part, allowed = (slice(k, None), dead) if "dead" in kind else (slice(0, k), dead | True)
+    pre = (x @ weight.T + bias).masked_fill(~allowed, -torch.inf)
+    best = (pre.abs() if absolute else pre).topk(k).indices
+    assert (group[best] == 21).all(), "all of the largest are in one group"
+    assert_same_selection((values[:, part], indices[:, part]), (pre.gather(1, best), best), pre)
+
+
+def test_furthest_from_zero_equals_the_reference(device: torch.device) -> None:
+    x, weight, bias = problem(18, 7, 260, device)
+    got = gpu.select_topk(x, weight, bias, 4, None, 0, absolute=True)
+    wanted = reference.select_topk(x, weight, bias, 4, None, 0, absolute=True)
+    assert (wanted[0] < 0).any() and (wanted[0] > 0).any()
+    assert_same_selection(got, wanted, x @ weight.T + bias)
+
+
+def test_dead_latents_alone(device: torch.device) -> None:
+    x, weight, bias = problem(3, 4, 700, device)
+    latents = torch.arange(700, device=device)
+    for dead in (latents % 6 == 2, latents < 0):  # in half of the tiles; nowhere
+        values, indices = gpu.select_topk(x, weight, bias, 0, dead, 5)
+        pre = (x @ weight.T + bias).masked_fill(~dead, -torch.inf)
+        assert_same_selection((values, indices), pre.topk(5), pre)
+    assert gpu.select_topk(x, weight, bias, 0, None, 5)[0].shape == (3, 0)
+
+
+def test_what_is_not_a_number_is_selected_and_shows(device: torch.device) -> None:
+    x, weight, bias = problem(3, 4, 300, device)
+    weight[17, 2] = torch.nan
+    x[1] = torch.nan
+    values, indices = gpu.select_topk(x, weight, bias, 5, None, 0)
+    assert (values == torch.inf).sum(1).tolist() == [1, 5, 1]
+    assert indices[0][values[0] == torch.inf].tolist() == [17]
+    _, latents, found = gpu.select_above(x[:1], weight, bias, bias.new_tensor(1e6))
+    assert latents.tolist() == [17] and found.tolist() == [torch.inf]
 
 
 def test_equal_values_are_selected_once_each(device: torch.device) -> None:
@@ -110,26 +139,51 @@ def test_chunks_of_rows_do_not_show(device: torch.device, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("min_programs", [1, 512], ids=["one span", "a span per tile"])
-@pytest.mark.parametrize("capacity", [5, 300])
-def test_above_equals_dense_and_counts_what_does_not_fit(
+@pytest.mark.parametrize("capacity", [5, 300], ids=["overflowing", "roomy"])
+def test_above_a_threshold_equals_dense(
     capacity: int, min_programs: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(above, "MIN_PROGRAMS", min_programs)
+    monkeypatch.setattr(above, "FIRST_CAPACITY", capacity)
     x, weight, bias = problem(19, 20, 300, device)
     threshold = torch.linspace(4, 9, 300, device=device)
-    x[3] = 0
-    bias[bias > 4] = 0  # so that row 3 is empty
-    values, indices, counts = above.select_above(x, weight, bias, threshold, capacity)
+    x[3], bias[bias > 4] = 0, 0  # so that row 3 is empty
     pre = x @ weight.T + bias
     is_above = pre > threshold
-    assert values.shape == indices.shape == (19, capacity)
+    offsets, indices, values = gpu.select_above(x, weight, bias, threshold)
+    assert offsets.diff().tolist() == is_above.sum(1).tolist()
+    assert indices.tolist() == is_above.nonzero()[:, 1].tolist()
+    torch.testing.assert_close(values, pre[is_above])
+
+    slots, latents, counts = gpu.select_above_within(x, weight, bias, threshold, capacity)
+    assert slots.shape == latents.shape == (19, capacity)
     assert counts.tolist() == is_above.sum(1).tolist() and counts[3] == 0 and counts.max() > 5
     for row in range(19):
-        expected = is_above[row].nonzero()[:capacity, 0]
-        n = len(expected)
-        assert indices[row, :n].tolist() == expected.tolist() and not indices[row, n:].any()
-        torch.testing.assert_close(values[row, :n], pre[row, expected])
-        assert (values[row, n:] == -torch.inf).all()
+        n = min(int(counts[row]), capacity)
+        entries = slice(int(offsets[row]), int(offsets[row]) + n)
+        assert latents[row, :n].tolist() == indices[entries].tolist() and not latents[row, n:].any()
+        assert torch.equal(slots[row, :n], values[entries]) and (slots[row, n:] == -torch.inf).all()
+
+
+def test_one_threshold_for_all_latents(device: torch.device) -> None:
+    x, weight, bias = problem(3, 5, 30, device)
+    offsets, _, values = gpu.select_above(x, weight, bias, bias.new_tensor(1.5))
+    pre = x @ weight.T + bias
+    assert offsets.diff().tolist() == (pre > 1.5).sum(1).tolist() and values.min() > 1.5
+
+
+@pytest.mark.parametrize("n", [1, 24, 700, 2400])
+@pytest.mark.parametrize("outlier", [1, 20])
+def test_batch_topk_equals_the_reference(n: int, outlier: float, device: torch.device) -> None:
+    x, weight, bias = problem(12, 6, 200, device)
+    x[4] *= outlier  # takes most of the selection, more than rows put forward at first
+    offsets, indices, values = gpu.select_batch_topk(x, weight, bias, n, bias.new_zeros(()))
+    wanted_offsets, wanted_indices, wanted = reference.select_batch_topk(x, weight, bias, n, bias.new_zeros(()))
+    assert offsets.tolist() == wanted_offsets.tolist()
+    for first, last in zip(offsets.tolist(), offsets.tolist()[1:], strict=False):
+        order = indices[first:last].argsort()
+        assert indices[first:last][order].tolist() == wanted_indices[first:last].tolist()
+        torch.testing.assert_close(values[first:last][order], wanted[first:last], rtol=1e-4, atol=1e-4)
 
 
 def codes(d_sae: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,6 +201,7 @@ def test_sparse_operations_equal_the_reference(
 ) -> None:
     monkeypatch.setattr(sparse, "PIECE", piece)
     offsets, indices, values = codes(11, device)
+    values[5:9] = 0
     grad, weight, _ = problem(4, d_in, 11, device)
     for name, arguments in {
         "decode": (offsets, indices, values, weight),
@@ -161,9 +216,7 @@ def test_sparse_operations_equal_the_reference(
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12))
 def test_pieces_cover_long_segments_in_order(counts: list[int]) -> None:
     bounds = torch.tensor([0, *counts]).cumsum(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse, "PIECE", 4)
-        starts, ends, piece_bounds = sparse._cut(bounds[:-1], bounds[1:], sum(counts) // 4 * 2)
+    starts, ends, piece_bounds = sparse._cut(bounds[:-1], bounds[1:], 4, sum(counts) // 4 * 2)
     assert int(piece_bounds[-1]) <= len(starts)
     assert all(0 <= end <= sum(counts) for end in ends.tolist())
     for segment, count in enumerate(counts):
@@ -199,7 +252,7 @@ def operations_of_a_step() -> set[str]:
         values, indices = interface.encode_topk(x, bias[:5], weight, bias, 3, dead, 2)
         offsets = torch.arange(5) * 5
         interface.decode(offsets, indices.reshape(-1), values.relu().reshape(-1), weight).square().sum().backward()
-        above.select_above(x, weight.detach(), bias, bias, 4)
+        gpu.select_above_within(x, weight.detach(), bias, bias, 4)
     return recorder.names
 
 
@@ -214,7 +267,7 @@ def test_half_precision_products_under_autocast(device: torch.device) -> None:
     x, weight, bias = problem(4, 40, 60, device)
     with torch.autocast(device.type, torch.float16):
         values, indices = gpu.select_topk(x, weight, bias, 3, None, 0)
-        above_values, _, _ = above.select_above(x, weight, bias, torch.zeros_like(bias), 60)
+        above_values, _, _ = gpu.select_above_within(x, weight, bias, torch.zeros_like(bias), 60)
     pre = x.half().float() @ weight.half().float().T + bias
     assert values.dtype == above_values.dtype == torch.float32
     assert_same_selection((values, indices), pre.topk(3), pre)
@@ -250,10 +303,10 @@ triton.JITFunction.run = only_compile
 
 from sae.kernels import gpu
 from sae.kernels.gpu import above
-above.MIN_PROGRAMS = 1  # one span; joining several would read what the kernel never wrote
+
 x, weight, bias = torch.zeros(256, 64).bfloat16(), torch.zeros(2048, 64).bfloat16(), torch.zeros(2048)
 values, indices = gpu.select_topk(x, weight, bias, 8, bias == 0, 16)
-above.select_above(x, weight, bias, bias, 32)
+above._in_slots(x, weight, bias, bias, 32)
 offsets = torch.arange(257) * 24
 indices = torch.zeros_like(indices).flatten()
 gpu.decode(offsets, indices, values.flatten(), weight)
@@ -317,7 +370,7 @@ class TestOnTheDevice:
                 values, indices = interface.encode_topk(leaves[0], x[0], *leaves[1:], 64, dead, 256)
                 offsets = torch.arange(4097, device="cuda") * 320
                 x_hat = interface.decode(offsets, indices.reshape(-1), values.relu().reshape(-1), leaves[1])
-                over = above.select_above(x, weight, bias, bias, 512)
+                over = gpu.select_above_within(x, weight, bias, bias, 512)
             (x_hat * grad).sum().backward()
             torch.cuda.set_sync_debug_mode("default")
             results = [values, indices, x_hat, *over, *(leaf.grad for leaf in leaves)]

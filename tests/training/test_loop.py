@@ -21,7 +21,7 @@ from sae.dictionaries.topk import TopKConfig
 from sae.errors import ConfigError, TrainingError
 from sae.training.config import TrainConfig
 from sae.training.interrupt import TrainingInterrupted
-from sae.training.loop import input_scale, train
+from sae.training.loop import train
 from sae.training.optimiser import AdamConfig
 
 
@@ -113,11 +113,6 @@ class TestWholeRun:
         with torch.no_grad():
             error = (saved(x) - x).square().sum() / (x - x.mean(0)).square().sum()
         assert error == pytest.approx(lines[-1]["fvu"], rel=0.1)
-
-    def test_the_scale_gives_the_expected_norm(self, store: ActivationStore, config: TrainConfig) -> None:
-        vectors = config.rows.select(store, config.hookpoint)
-        x = vectors.read(0, len(vectors)) * input_scale(vectors)
-        assert x.norm(dim=1).mean() == pytest.approx(16**0.5, rel=1e-5)
 
     def test_provenance_names_subject_store_and_settings(self, store: ActivationStore, whole: TrainConfig) -> None:
         provenance = load_dictionary(whole.out / "dictionary").provenance

@@ -15,11 +15,11 @@ class Counter:
     def __init__(self, fail_at: int | None = None) -> None:
         self.next, self.fail_at = 0, fail_at
 
-    def __next__(self) -> torch.Tensor:
+    def __next__(self) -> tuple[torch.Tensor, ...]:
         if self.next == self.fail_at:
             raise StoreError("shard 3 is damaged")
         self.next += 1
-        return torch.full((2, 1), float(self.next - 1))
+        return (torch.full((2, 1), float(self.next - 1)), torch.full((2, 3), -float(self.next - 1)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"next": self.next}
@@ -30,7 +30,9 @@ class Counter:
 
 def test_order_is_the_readers() -> None:
     with Prefetcher(Counter(), CPU) as batches:
-        assert [int(next(batches)[0, 0]) for _ in range(20)] == list(range(20))
+        assert [(int(x[0, 0]), -int(y[0, 0])) for _, (x, y) in zip(range(20), batches, strict=False)] == [
+            (i, i) for i in range(20)
+        ]
 
 
 def test_state_is_that_of_the_batch_handed_out_not_of_what_was_read_ahead() -> None:
@@ -42,7 +44,7 @@ def test_state_is_that_of_the_batch_handed_out_not_of_what_was_read_ahead() -> N
     reader = Counter()
     reader.load_state_dict(state)
     with Prefetcher(reader, CPU) as batches:
-        assert next(batches)[0, 0] == 5
+        assert next(batches)[0][0, 0] == 5
 
 
 def test_the_readers_error_comes_out_at_its_batch() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import pytest
 import torch
 
+from sae.dictionaries.affine import Affine
 from sae.dictionaries.registry import make_dictionary
 from sae.training.config import TrainConfig
 from sae.training.optimiser import AdamConfig
@@ -17,7 +18,7 @@ def new_trainer(config: TrainConfig) -> Trainer:
     config = config.resolve(1000)
     dictionary = make_dictionary(config.dictionary, 16)
     dictionary.initialise(batch(0) * SCALE, torch.Generator().manual_seed(0))
-    return Trainer(dictionary, config, SCALE)
+    return Trainer(dictionary, config, Affine.scaling(SCALE, 16))
 
 
 def batch(seed: int) -> torch.Tensor:

@@ -99,12 +99,12 @@ def _kind(state: Mapping[str, Tensor], dict_class: str | None, file: Path) -> st
 
 
 def _settings(kind: str, state: Mapping[str, Tensor], trainer: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return k, which early files have in the config only, and the shares of nested dictionaries."""
+    """Return k, which early files have in the config only, and the sizes of nested dictionaries."""
     if kind not in ("topk", "batch_topk", "matryoshka"):
         return {}
     settings: dict[str, Any] = {"k": int(state["k"] if "k" in state else setting(trainer, "k", file))}
     if kind == "matryoshka":
-        ends = take(state, "group_sizes", file).cumsum(0)
+        ends = take(state, "group_sizes", file).cumsum(0).double()
         settings["prefixes"] = (ends / ends[-1]).tolist()
     return settings
 

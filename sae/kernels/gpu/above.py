@@ -2,8 +2,12 @@
 
 A program owns a block of rows and a span of latents and walks through the span tile by tile. It counts as it goes, so
 it knows the slot of every entry: no atomics, the same order every time. Small batches are cut into several spans, to
-keep the device busy; each has room for `capacity` entries of every row, and a last step moves them together. Memory: 8
-capacity bytes per row and span.
+keep the device busy.
+
+How many entries there are is known only afterwards. `select_above_within` has `capacity` slots for every row, says how
+many would have been needed, and does not wait for the device. `select_above` returns just the entries: it reads the
+counts (one wait) after a first pass with `FIRST_CAPACITY` slots, 8 bytes each, per row and span. Where these did not
+suffice a second pass writes every entry to its final place, so it never needs more memory than its result.
 """
 
 from typing import no_type_check
@@ -13,6 +17,7 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from sae.kernels.gpu.product import BLOCK_LATENTS, launch_options, operands, pre_activations, sum_dtype
 
@@ -22,54 +27,100 @@ BLOCK_ROWS = 64
 MIN_PROGRAMS = 512
 """Programs wanted: a few for each of the multiprocessors of a large device."""
 
+FIRST_CAPACITY = 256
+"""Slots per row and span when nothing is known about how many entries there will be."""
+
 
 def select_above(
     x: Float[Tensor, "batch d_in"],
     weight: Float[Tensor, "d_sae d_in"],
     bias: Float[Tensor, " d_sae"],
-    threshold: Float[Tensor, " d_sae"],
-    capacity: int,
-) -> tuple[Float[Tensor, "batch capacity"], Int[Tensor, "batch capacity"], Int[Tensor, " batch"]]:
-    """Return values and latents of the pre-activations above their latent's threshold, and their number per row.
+    threshold: Float[Tensor, "..."],
+) -> tuple[Int[Tensor, " batch_plus_1"], Int[Tensor, " nnz"], Float[Tensor, " nnz"]]:
+    """Return the pre-activations above a threshold, one per latent or one for all, in compressed rows.
 
-    Entries stand in the order of latents; free slots have value -inf and latent 0. The number is that of all entries
-    above the threshold; where it exceeds `capacity`, only the first `capacity` are returned.
+    Waits for the device, to know the size of the result.
     """
     dtype = weight.dtype
+    values, indices, counts = _in_slots(x, weight, bias, threshold, FIRST_CAPACITY)
+    offsets = F.pad(counts.sum(1).cumsum(0), (1, 0))
+    room = values.shape[2]
+    if not bool((counts > room).any()):
+        used = torch.arange(room, device=x.device) < counts[:, :, None]
+        return offsets, indices[used], values[used].to(dtype)
+    starts = (counts.flatten().cumsum(0) - counts.flatten()).view_as(counts)
+    values, indices = values.new_empty(int(offsets[-1])), indices.new_empty(int(offsets[-1]))
+    _write(x, weight, bias, threshold, starts, len(weight), values, indices, counts)
+    return offsets, indices, values.to(dtype)
+
+
+def select_above_within(
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_sae d_in"],
+    bias: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, "..."],
+    capacity: int,
+) -> tuple[Float[Tensor, "batch capacity"], Int[Tensor, "batch capacity"], Int[Tensor, " batch"]]:
+    """Return values and latents of the pre-activations above a threshold, and their number per row.
+
+    Entries stand in the order of latents; free slots have value -inf and latent 0. The number is that of all entries
+    above the threshold; where it exceeds `capacity`, only the first `capacity` are returned. Does not wait.
+    """
+    values, indices, counts = _in_slots(x, weight, bias, threshold, capacity)
+    batch, _, room = values.shape
+    slot = torch.arange(room, device=x.device)
+    target = (counts.cumsum(1) - counts)[:, :, None] + slot
+    # Free slots, and what does not fit, go into one more column, which is cut off.
+    target = target.where(slot < counts[:, :, None], capacity).clamp(max=capacity).flatten(1)
+    joined = weight.new_full((batch, capacity + 1), -torch.inf).scatter_(1, target, values.flatten(1).to(weight.dtype))
+    latents = indices.new_zeros(batch, capacity + 1).scatter_(1, target, indices.flatten(1))
+    return joined[:, :-1].contiguous(), latents[:, :-1].contiguous(), counts.sum(1)
+
+
+def _in_slots(
+    x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values and latents [batch n_spans room], and how many there are of each span, which may be more."""
+    n_spans, tiles_per_span = _spans(len(x), len(weight))
+    room = min(capacity, tiles_per_span * BLOCK_LATENTS)
+    values = x.new_empty(len(x), n_spans, room, dtype=sum_dtype(weight.dtype))
+    indices = torch.empty_like(values, dtype=torch.int32)
+    counts = torch.empty(len(x), n_spans, dtype=torch.int64, device=x.device)
+    starts = (torch.arange(counts.numel(), device=x.device) * room).view_as(counts)
+    _write(x, weight, bias, threshold, starts, room, values, indices, counts)
+    return values, indices, counts
+
+
+def _spans(batch: int, d_sae: int) -> tuple[int, int]:
+    """Return into how many spans the latents are cut, and their tiles."""
+    n_tiles = triton.cdiv(d_sae, BLOCK_LATENTS)
+    n_row_blocks = max(triton.cdiv(batch, BLOCK_ROWS), 1)
+    tiles_per_span = triton.cdiv(n_tiles, max(MIN_PROGRAMS // n_row_blocks, 1))
+    return triton.cdiv(n_tiles, tiles_per_span), tiles_per_span
+
+
+def _write(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    threshold: Tensor,
+    starts: Tensor,
+    room: int,
+    values: Tensor,
+    indices: Tensor,
+    counts: Tensor,
+) -> None:
+    """Write every row's and span's entries from its start on, at most `room`, and count them all."""
     x, weight = operands(x, weight)
     (batch, d_in), d_sae = x.shape, len(weight)
-    options, n_tiles = launch_options(batch, x.dtype, BLOCK_ROWS), triton.cdiv(d_sae, BLOCK_LATENTS)
-    n_row_blocks = triton.cdiv(batch, options["BLOCK_ROWS"])
-    tiles_per_span = triton.cdiv(n_tiles, max(MIN_PROGRAMS // max(n_row_blocks, 1), 1))
-    n_spans = triton.cdiv(n_tiles, tiles_per_span)
-    room = min(capacity, tiles_per_span * BLOCK_LATENTS)
-    values = torch.full((n_spans, batch, room), -torch.inf, dtype=sum_dtype(x.dtype), device=x.device)
-    indices = torch.zeros_like(values, dtype=torch.int32)
-    counts = torch.empty(n_spans, batch, dtype=torch.int32, device=x.device)
+    options = launch_options(batch, x.dtype, BLOCK_ROWS)
+    n_spans, tiles_per_span = _spans(batch, d_sae)
     with torch.cuda.device_of(x):
-        _above_kernel[(n_row_blocks, n_spans)](
-            *(x, weight, bias, threshold, values, indices, counts),
+        _above_kernel[(triton.cdiv(batch, options["BLOCK_ROWS"]), n_spans)](
+            *(x, weight, bias, threshold.expand(d_sae).contiguous(), starts, values, indices, counts),
             *(batch, d_sae, d_in, room, tiles_per_span),
             **options,
         )
-    values, indices = _moved_together(values, indices, counts, capacity)
-    return values.to(dtype), indices, counts.sum(0, dtype=torch.int32)
-
-
-def _moved_together(values: Tensor, indices: Tensor, counts: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-    """Join the spans of every row into `capacity` slots."""
-    n_spans, batch, room = values.shape
-    if n_spans == 1 and room == capacity:
-        return values[0], indices[0]
-    slot = torch.arange(room, device=counts.device)
-    target = (counts.cumsum(0) - counts)[:, :, None] + slot
-    # Free slots, and what does not fit, go into one more column, which is cut off.
-    target = target.where(slot < counts[:, :, None], capacity).clamp(max=capacity).transpose(0, 1).flatten(1)
-    joined = values.new_full((batch, capacity + 1), -torch.inf)
-    latents = indices.new_zeros(batch, capacity + 1)
-    joined.scatter_(1, target, values.transpose(0, 1).flatten(1))
-    latents.scatter_(1, target, indices.transpose(0, 1).flatten(1))
-    return joined[:, :capacity].contiguous(), latents[:, :capacity].contiguous()
 
 
 @triton.jit
@@ -79,6 +130,7 @@ def _above_kernel(
     weight,
     bias,
     threshold,
+    starts,
     values,
     indices,
     counts,
@@ -92,11 +144,14 @@ def _above_kernel(
     BLOCK_IN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    first_row, span = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1)
-    rows = first_row + tl.arange(0, BLOCK_ROWS)
+    span, n_spans = tl.program_id(1), tl.num_programs(1)
+    rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    lists = rows * n_spans + span
     # 64 bits reach the block, 32 suffice within it.
-    values += (span.to(tl.int64) * batch + first_row) * room
-    indices += (span.to(tl.int64) * batch + first_row) * room
+    base = tl.load(starts + tl.program_id(0) * BLOCK_ROWS * n_spans + span)
+    first = (tl.load(starts + lists, rows < batch, 0) - base).to(tl.int32)
+    values += base
+    indices += base
     SUM: tl.constexpr = values.dtype.element_ty
     count = tl.zeros([BLOCK_ROWS], tl.int32)
     for tile in range(span * tiles_per_span, tl.minimum((span + 1) * tiles_per_span, tl.cdiv(d_sae, BLOCK_LATENTS))):
@@ -106,8 +161,7 @@ def _above_kernel(
         above = (pre > level[None, :]).to(tl.int32)
         slots = count[:, None] + tl.cumsum(above, 1) - 1
         fits = (above > 0) & (slots < room) & (rows < batch)[:, None]
-        places = (tl.arange(0, BLOCK_ROWS) * room)[:, None] + slots
-        tl.store(values + places, pre, fits)
-        tl.store(indices + places, latents[None, :], fits)
+        tl.store(values + (first[:, None] + slots), pre, fits)
+        tl.store(indices + (first[:, None] + slots), latents[None, :], fits)
         count += tl.sum(above, 1)
-    tl.store(counts + span * batch + rows, count, rows < batch)
+    tl.store(counts + lists, count, rows < batch)

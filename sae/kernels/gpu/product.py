@@ -31,7 +31,10 @@ def pre_activations(
     BLOCK_IN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Return x @ weight.T + bias for a block of rows and one of latents; -inf for latents from d_sae on."""
+    """Return x @ weight.T + bias for a block of rows and one of latents; -inf for latents from d_sae on.
+
+    What is not a number counts as inf: it is selected, shows in the loss, and can be compared.
+    """
     real_row, real_latent = rows < batch, latents < d_sae
     x_rows = x + rows.to(tl.int64)[:, None] * d_in
     weight_rows = weight + latents.to(tl.int64)[None, :] * d_in
@@ -42,6 +45,7 @@ def pre_activations(
         right = tl.load(weight_rows + inner[:, None], real_latent[None, :] & (inner < d_in)[:, None], 0.0)
         pre = tl.dot(left, right, pre, input_precision=PRECISION, out_dtype=SUM)
     pre += tl.load(bias + latents, real_latent, 0.0).to(SUM)[None, :]
+    pre = tl.where(pre == pre, pre, float("inf"))
     return tl.where(real_latent[None, :], pre, float("-inf"))
 
 

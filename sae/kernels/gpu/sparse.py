@@ -2,10 +2,11 @@
 
 `decode` sums rows of the decoder for every row of codes; `accumulate` sums vectors for every latent, after a stable
 sort of the entries by latent. Both are one kernel over segments of entries. A latent that fires in very many rows would
-keep one program busy long after the others, so its entries are cut into pieces of `PIECE`, which are summed on their
-own and then added up in their order. Sums are float32, or float64 where the table is.
+keep one program busy long after the others, so its entries are cut into pieces, which are summed on their own and then
+added up in their order. Sums are float32, or float64 where the table is.
 
-Reads nnz rows of the table and writes every row of the result once; `accumulate` also 2 nnz / PIECE rows for pieces.
+Both read a row of the table for every entry that is not zero (selections are filled up with zeros), and write every row
+of the result once; pieces take up to 2 `MOST_PIECES` rows of sums more.
 """
 
 from typing import Any, no_type_check
@@ -20,7 +21,10 @@ from torch.nn import functional as F
 from sae.kernels.gpu.product import sum_dtype
 
 PIECE = 512
-"""Entries of a latent that one program sums."""
+"""Entries of a latent that one program sums, or more where these would be too many pieces."""
+
+MOST_PIECES = 8192
+"""Pieces, at about full length, into which all entries are cut."""
 
 
 def decode(
@@ -59,32 +63,33 @@ def accumulate(
     d_sae: int,
 ) -> Float[Tensor, "d_sae d_in"]:
     """Sum, for every latent, the weighted vectors of the rows it is active in."""
-    latents, order = indices.sort(stable=True)
+    # Zeros come last, after all latents, where no segment reaches.
+    latents, order = torch.where(values != 0, indices, d_sae).sort(stable=True)
     rows, values = _rows(offsets, indices)[order], values[order]
     bounds = torch.searchsorted(latents, torch.arange(d_sae + 1, dtype=latents.dtype, device=latents.device))
     starts, ends = bounds[:-1], bounds[1:]
     out = vectors.new_empty(d_sae, vectors.shape[1])
-    n_pieces = len(indices) // PIECE * 2
-    if not n_pieces:
+    piece = max(PIECE, triton.next_power_of_2(len(indices) // MOST_PIECES))
+    if len(indices) <= piece:
         return _sum_segments(starts, ends, rows, values, vectors, out)
-    piece_starts, piece_ends, piece_bounds = _cut(starts, ends, n_pieces)
-    sums = vectors.new_empty(n_pieces, vectors.shape[1], dtype=sum_dtype(vectors.dtype))
+    piece_starts, piece_ends, piece_bounds = _cut(starts, ends, piece, len(indices) // piece * 2)
+    sums = vectors.new_empty(len(piece_starts), vectors.shape[1], dtype=sum_dtype(vectors.dtype))
     _sum_segments(piece_starts, piece_ends, rows, values, vectors, sums)
-    ends = ends.where(ends - starts <= PIECE, starts)
+    ends = ends.where(ends - starts <= piece, starts)
     return _sum_segments(starts, ends, rows, values, vectors, out, (piece_bounds, sums))
 
 
-def _cut(starts: Tensor, ends: Tensor, n_pieces: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut segments of more than PIECE entries; return the pieces' starts and ends, and the bounds of each segment's.
+def _cut(starts: Tensor, ends: Tensor, piece: int, n_pieces: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut segments of more than `piece` entries; return the pieces' starts and ends, and the bounds of each segment's.
 
     `n_pieces` is the most there can be. Those beyond what is needed get entries of some segment, or none.
     """
     counts = ends - starts
-    bounds = F.pad(((counts + PIECE - 1) // PIECE * (counts > PIECE)).cumsum(0), (1, 0))
-    piece = torch.arange(n_pieces, device=counts.device)
-    owner = (torch.searchsorted(bounds, piece, right=True) - 1).clamp(max=len(counts) - 1)
-    piece_starts = starts[owner] + (piece - bounds[owner]) * PIECE
-    return piece_starts, torch.minimum(piece_starts + PIECE, ends[owner]), bounds
+    bounds = F.pad(((counts + piece - 1) // piece * (counts > piece)).cumsum(0), (1, 0))
+    numbers = torch.arange(n_pieces, device=counts.device)
+    owner = (torch.searchsorted(bounds, numbers, right=True) - 1).clamp(max=len(counts) - 1)
+    piece_starts = starts[owner] + (numbers - bounds[owner]) * piece
+    return piece_starts, torch.minimum(piece_starts + piece, ends[owner]), bounds
 
 
 def _sum_segments(
@@ -96,7 +101,7 @@ def _sum_segments(
     out: Tensor,
     pieces: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Fill row s of `out` with the sum over e in starts[s]:ends[s] of values[e] * table[indices[e]].
+    """Fill row s of `out` with the sum over e in starts[s]:ends[s] of values[e] * table[indices[e]], zeros left out.
 
     With `pieces`, bounds and rows, the rows bounds[s]:bounds[s + 1] are added on.
     """
@@ -151,7 +156,7 @@ def _sum_kernel(
         entries = first + tl.arange(0, BLOCK_ENTRIES)
         rows = tl.load(indices + entries, entries < end, 0).to(tl.int64)
         weights = tl.load(values + entries, entries < end, 0.0).to(SUM)
-        mask = (entries < end)[:, None] & inside[None, :]
+        mask = (weights != 0)[:, None] & inside[None, :]
         total += weights[:, None] * tl.load(table + rows[:, None] * d_in + columns[None, :], mask, 0.0).to(SUM)
     result = tl.sum(total, 0)
     if WITH_PIECES:

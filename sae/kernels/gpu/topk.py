@@ -47,12 +47,18 @@ ROW_BLOCKS = 8
 """Blocks of rows that visit a tile of latents one after the other, while it is in cache."""
 
 
-class _Kept(NamedTuple):
-    """The largest entries of every group; the r-th of group g is latent `members[:, r, g] * n_groups + g`."""
+class _Search(NamedTuple):
+    """One selection: how many, among which latents, and the largest entries of every group.
 
+    The r-th of group g is latent `members[:, r, g] * n_groups + g`. In an absolute search values are distances from
+    zero, and ~members stands for a member on the negative side.
+    """
+
+    k: int
+    dead: Bool[Tensor, " d_sae"] | None
+    absolute: bool
     values: Float[Tensor, "batch kept n_groups"]
     members: Int[Tensor, "batch kept n_groups"]
-    group: int
 
 
 def select_topk(
@@ -62,22 +68,28 @@ def select_topk(
     k: int,
     dead: Bool[Tensor, " d_sae"] | None,
     k_aux: int,
+    absolute: bool = False,
 ) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
     """Return values and latents of the k largest pre-activations, then of the k_aux largest among the dead.
 
-    Where fewer latents are dead, missing values are -inf and missing latents 0.
+    With `absolute` the k largest are those furthest from zero, on either side. Where fewer latents are dead, missing
+    values are -inf and missing latents 0. With k = 0 only tiles of latents with a dead one are computed.
     """
     dtype, d_sae = weight.dtype, len(weight)
     x, weight = operands(x, weight)
-    dead = dead.to(torch.uint8) if dead is not None and k_aux else None
-    sizes = [k] if dead is None else [k, k_aux]
-    bytes_per_row = sum(_kept_shape(d_sae, size)[0] * _kept_shape(d_sae, size)[1] * 5 for size in sizes)
-    values = x.new_empty(len(x), sum(sizes), dtype=dtype)
+    kinds: list[tuple[int, Tensor | None, bool]] = [(k, None, absolute)] if k else []
+    if dead is not None and k_aux:
+        kinds.append((k_aux, dead.to(torch.uint8), False))
+    values = x.new_empty(len(x), sum(size for size, _, _ in kinds), dtype=dtype)
     indices = torch.empty_like(values, dtype=torch.int32)
-    chunk = max(CHUNK_BYTES // bytes_per_row // 128, 1) * 128
+    if not kinds:
+        return values, indices
+    chunk = max(CHUNK_BYTES // sum(_bytes_per_row(d_sae, size) for size, _, _ in kinds) // 128, 1) * 128
     for start in range(0, len(x), chunk):
         rows = slice(start, start + chunk)
-        found = _select(x[rows], weight, bias, sizes, dead)
+        searches = [_Search(*kind, *_room(x[rows], d_sae, kind[0])) for kind in kinds]
+        _keep(x[rows], weight, bias, searches)
+        found = [_best(x[rows], weight, bias, search) for search in searches]
         values[rows] = torch.cat([best for best, _ in found], 1)
         indices[rows] = torch.cat([latents for _, latents in found], 1)
     return values, indices
@@ -94,53 +106,60 @@ def _kept_shape(d_sae: int, k: int) -> tuple[int, int]:
     return min(group, KEPT), triton.cdiv(d_sae, BLOCK_LATENTS) * BLOCK_LATENTS // group
 
 
-def _select(x: Tensor, weight: Tensor, bias: Tensor, sizes: list[int], dead: Tensor | None) -> list[tuple]:
-    """Return values and latents for each of the sizes, all from one pass over the latents."""
-    (batch, d_in), d_sae, total = x.shape, len(weight), sum_dtype(x.dtype)
-    kept = []
-    for size in sizes:
-        values = x.new_empty(batch, *_kept_shape(d_sae, size), dtype=total)
-        kept.append(_Kept(values, torch.zeros_like(values, dtype=torch.int8), group_size(d_sae, size)))
-    of_dead = kept[-1]
-    if dead is not None:
-        of_dead.values.fill_(-torch.inf)  # where no latent of a tile is dead, this stays
+def _bytes_per_row(d_sae: int, k: int) -> int:
+    n_kept, n_groups = _kept_shape(d_sae, k)
+    return 5 * n_kept * n_groups
+
+
+def _room(x: Tensor, d_sae: int, k: int) -> tuple[Tensor, Tensor]:
+    values = x.new_empty(len(x), *_kept_shape(d_sae, k), dtype=sum_dtype(x.dtype))
+    return values, torch.empty_like(values, dtype=torch.int8)
+
+
+def _keep(x: Tensor, weight: Tensor, bias: Tensor, searches: list[_Search]) -> None:
+    """Fill in what groups keep, for all searches in one pass over the latents."""
+    (batch, d_in), d_sae = x.shape, len(weight)
+    first, last = searches[0], searches[-1]
+    if last.dead is not None:  # where no latent of a tile is dead, this stays
+        last.values.fill_(-torch.inf)
+        last.members.zero_()
     options = launch_options(batch, x.dtype, BLOCK_ROWS)
     grid = (triton.cdiv(batch, options["BLOCK_ROWS"]) * triton.cdiv(d_sae, BLOCK_LATENTS),)
-    values, members, group = kept[0]
-    shape = (batch, d_sae, d_in)
     with torch.cuda.device_of(x):
         _keep_kernel[grid](
-            *(x, weight, bias, bias if dead is None else dead, values, members, of_dead.values, of_dead.members),
-            *shape,
-            GROUP=group,
-            DEAD_GROUP=0 if dead is None else of_dead.group,
+            *(x, weight, bias, bias if last.dead is None else last.dead),
+            *(first.values, first.members, last.values, last.members, batch, d_sae, d_in),
+            GROUP=0 if first.dead is not None else group_size(d_sae, first.k),
+            DEAD_GROUP=0 if last.dead is None else group_size(d_sae, last.k),
+            ABSOLUTE=first.absolute,
             KEPT=KEPT,
             ROW_BLOCKS=ROW_BLOCKS,
             **options,
         )
-    masks = [None, dead]
-    return [_best(x, weight, bias, *pair) for pair in zip(masks, kept, sizes, strict=False)]
 
 
-def _best(x: Tensor, weight: Tensor, bias: Tensor, dead: Tensor | None, kept: _Kept, k: int) -> tuple[Tensor, Tensor]:
+def _best(x: Tensor, weight: Tensor, bias: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
     """Choose among what groups kept, then look into those that may hide more."""
-    n_groups = kept.values.shape[2]
-    values, places = kept.values.flatten(1).topk(k, sorted=False)
-    members = kept.members.flatten(1).gather(1, places).to(torch.int32)
-    indices = members * n_groups + (places % n_groups).to(torch.int32)
-    if kept.group > KEPT:
+    d_sae, k, n_groups = len(weight), search.k, search.values.shape[2]
+    values, places = search.values.flatten(1).topk(k, sorted=False)
+    members = search.members.flatten(1).gather(1, places).to(torch.int32)
+    group = (places % n_groups).to(torch.int32)
+    indices = torch.where(members < 0, ~(~members * n_groups + group), members * n_groups + group)
+    if group_size(d_sae, k) > KEPT:
         with torch.cuda.device_of(x):
             _look_again_kernel[(len(x),)](
-                *(x, weight, bias, bias if dead is None else dead, kept.values, kept.members, values, indices),
-                *(len(weight), x.shape[1], k, n_groups),
-                AMONG_DEAD=dead is not None,
-                GROUP=kept.group,
+                *(x, weight, bias, bias if search.dead is None else search.dead, search.values, search.members),
+                *(values, indices, d_sae, x.shape[1], k, n_groups),
+                AMONG_DEAD=search.dead is not None,
+                ABSOLUTE=search.absolute,
+                GROUP=group_size(d_sae, k),
                 KEPT=KEPT,
                 BLOCK_K=triton.next_power_of_2(k),
                 BLOCK_GROUPS=min(GROUPS_AT_ONCE, triton.next_power_of_2(n_groups)),
                 BLOCK_IN=min(32, triton.next_power_of_2(x.shape[1])),
             )
-    return values, indices.masked_fill(values == -torch.inf, 0)
+    indices = indices.masked_fill(values == -torch.inf, 0)
+    return torch.where(indices < 0, -values, values), torch.where(indices < 0, ~indices, indices)
 
 
 @triton.jit
@@ -159,6 +178,7 @@ def _keep_kernel(
     d_in,
     GROUP: tl.constexpr,
     DEAD_GROUP: tl.constexpr,
+    ABSOLUTE: tl.constexpr,
     KEPT: tl.constexpr,
     ROW_BLOCKS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -173,21 +193,34 @@ def _keep_kernel(
     rows = row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     latents = tl.arange(0, BLOCK_LATENTS) * n_tiles + tile
     SUM: tl.constexpr = values.dtype.element_ty
-    pre = pre_activations(x, weight, bias, rows, latents, batch, d_sae, d_in, SUM, BLOCK_IN, PRECISION)
-    _keep_largest(pre, values, members, rows, tile, n_tiles, batch, GROUP, KEPT)
+    is_dead = tl.zeros([BLOCK_LATENTS], tl.int1)
     if DEAD_GROUP > 0:
-        is_dead = tl.load(dead + latents, latents < d_sae, 0)
-        if tl.max(is_dead, 0) > 0:
-            among_dead = tl.where(is_dead[None, :] > 0, pre, float("-inf"))
-            _keep_largest(among_dead, dead_values, dead_members, rows, tile, n_tiles, batch, DEAD_GROUP, KEPT)
+        is_dead = tl.load(dead + latents, latents < d_sae, 0) > 0
+    some_dead = tl.max(is_dead.to(tl.int32), 0) > 0
+    if GROUP > 0:
+        pre = pre_activations(x, weight, bias, rows, latents, batch, d_sae, d_in, SUM, BLOCK_IN, PRECISION)
+        _keep_largest(pre, values, members, rows, tile, n_tiles, batch, GROUP, KEPT, ABSOLUTE)
+        if DEAD_GROUP > 0:  # noqa: SIM102  (known when compiling, the other is not)
+            if some_dead:
+                pre = tl.where(is_dead[None, :], pre, float("-inf"))
+                _keep_largest(pre, dead_values, dead_members, rows, tile, n_tiles, batch, DEAD_GROUP, KEPT, False)
+    elif some_dead:
+        pre = pre_activations(x, weight, bias, rows, latents, batch, d_sae, d_in, SUM, BLOCK_IN, PRECISION)
+        pre = tl.where(is_dead[None, :], pre, float("-inf"))
+        _keep_largest(pre, dead_values, dead_members, rows, tile, n_tiles, batch, DEAD_GROUP, KEPT, False)
 
 
 @triton.jit
 @no_type_check
-def _keep_largest(pre, values, members, rows, tile, n_tiles, batch, GROUP: tl.constexpr, KEPT: tl.constexpr):
+def _keep_largest(
+    pre, values, members, rows, tile, n_tiles, batch, GROUP: tl.constexpr, KEPT: tl.constexpr, ABSOLUTE: tl.constexpr
+):
     """Write the largest entries of every group of a tile, from the largest on; equal ones in the order of latents."""
     N_GROUPS: tl.constexpr = pre.shape[1] // GROUP
     grouped = tl.reshape(pre, [pre.shape[0], GROUP, N_GROUPS])
+    negative = grouped < 0
+    if ABSOLUTE:
+        grouped = _distance(grouped)
     member = tl.arange(0, GROUP)[None, :, None]
     groups = tl.arange(0, N_GROUPS) * n_tiles + tile
     n_groups = n_tiles * N_GROUPS
@@ -196,9 +229,12 @@ def _keep_largest(pre, values, members, rows, tile, n_tiles, batch, GROUP: tl.co
     real = (rows < batch)[:, None]
     for rank in tl.static_range(N_KEPT):
         largest, at = tl.max(grouped, 1, return_indices=True)
+        here = member == at[:, None, :]
+        if ABSOLUTE:
+            at = tl.where(tl.max((here & negative).to(tl.int32), 1) > 0, ~at, at)
         tl.store(values + places + rank * n_groups, largest, real)
         tl.store(members + places + rank * n_groups, at.to(tl.int8), real)
-        grouped = tl.where(member == at[:, None, :], float("-inf"), grouped)
+        grouped = tl.where(here, float("-inf"), grouped)
 
 
 @triton.jit
@@ -217,6 +253,7 @@ def _look_again_kernel(
     k,
     n_groups,
     AMONG_DEAD: tl.constexpr,
+    ABSOLUTE: tl.constexpr,
     GROUP: tl.constexpr,
     KEPT: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -241,12 +278,16 @@ def _look_again_kernel(
             if AMONG_DEAD:
                 hidden = hidden & (tl.load(dead + latents, hidden, 0) > 0)
             for rank in tl.static_range(KEPT):
-                hidden = hidden & (lanes != tl.load(kept_members + rank * n_groups + group).to(tl.int32))
+                kept = tl.load(kept_members + rank * n_groups + group).to(tl.int32)
+                hidden = hidden & (lanes != tl.where(kept < 0, ~kept, kept))
             pre = _row_product(x + row * d_in, weight, bias, latents, hidden, d_in, values.dtype.element_ty, BLOCK_IN)
+            if ABSOLUTE:
+                latents = tl.where(pre < 0, ~latents, latents)
+                pre = _distance(pre)
             while tl.max(pre, 0) > bound:
                 at, worst = tl.argmax(pre, 0), tl.argmin(best, 0)
                 best = tl.where(slots == worst, tl.max(pre, 0), best)
-                found = tl.where(slots == worst, at * n_groups + group, found)
+                found = tl.where(slots == worst, tl.sum(tl.where(lanes == at, latents, 0), 0), found)
                 pre = tl.where(lanes == at, float("-inf"), pre)
                 bound = tl.min(best, 0)
             least = tl.where(groups == group, float("-inf"), least)
@@ -266,4 +307,12 @@ def _row_product(x, weight, bias, latents, wanted, d_in, SUM: tl.constexpr, BLOC
         right = tl.load(rows + inner[None, :], wanted[:, None] & (inner < d_in)[None, :], 0.0).to(SUM)
         products += left[None, :] * right
     pre = tl.sum(products, 1) + tl.load(bias + latents, wanted, 0.0).to(SUM)
+    pre = tl.where(pre == pre, pre, float("inf"))
     return tl.where(wanted, pre, float("-inf"))
+
+
+@triton.jit
+@no_type_check
+def _distance(pre):
+    """Distance from zero; what is left out, marked by -inf, stays so."""
+    return tl.where(pre == float("-inf"), pre, tl.abs(pre))
