@@ -222,6 +222,13 @@ CASES: dict[str, Callable[[int, Path], Case]] = {
     "saelens-jumprelu-undercentred": saelens("jumprelu", "jumprelu", apply_b_dec_to_input=False),
     "saelens-gated": saelens("gated", "gated"),
     "saelens-gated-undercentred": saelens("gated", "gated", apply_b_dec_to_input=False),
+    "saelens-pursuit": saelens(
+        "matching_pursuit",
+        "matching_pursuit",
+        residual_threshold=0.0,
+        max_iterations=K,
+        stop_on_duplicate_support=False,
+    ),
     "saelens-batchtopk": saelens_trained("batchtopk"),
     "saelens-matryoshka": saelens_trained("matryoshka_batchtopk"),
     "sparsify-topk": sparsify("topk"),

@@ -58,7 +58,7 @@ def test_what_we_cannot_represent_is_refused(name: str, tmp_path: Path) -> None:
 def ours(kind: str, d_sae: int, d_out: int | None = None, **switches: bool) -> Dictionary:
     """A dictionary of random tensors; thresholds are positive, one of them infinite."""
     fields = {field.name for field in dataclasses.fields(registry.dictionary_type(kind).config_type)}
-    needed = {"k": peer_files.K, "prefixes": [d_sae // 2, d_sae]}
+    needed = {"k": peer_files.K, "n_points": 12, "prefixes": [0.5, 1.0]}
     settings = {name: value for name, value in needed.items() if name in fields}
     config = registry.decode_config({"kind": kind, "d_sae": d_sae, **settings, **switches})
     dictionary = registry.make_dictionary(config, peer_files.D_IN, d_out)
@@ -70,6 +70,8 @@ def ours(kind: str, d_sae: int, d_out: int | None = None, **switches: bool) -> D
                 tensor.copy_(values.abs() if "threshold" in name else values)
                 if "threshold" in name:
                     tensor[0] = torch.inf
+        if kind == "matching_pursuit":
+            dictionary.W_enc_rows.copy_(dictionary.W_dec)
     dictionary.provenance = {"subject": "language:toy", "hookpoint": "blocks.1.hook_resid_post"}
     return dictionary.eval()
 

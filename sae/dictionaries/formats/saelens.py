@@ -39,6 +39,8 @@ KINDS = {
 }
 ARCHITECTURES = {
     "topk": "topk",
+    "archetypal": "topk",
+    "matching_pursuit": "matching_pursuit",
     "frozen_decoder": "topk",
     "frozen_encoder": "topk",
     "random_directions": "topk",
@@ -70,7 +72,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     if architecture not in KINDS:
         raise DictionaryError(f"{path}: SAELens architecture {architecture!r}.{nearest(architecture, KINDS)}")
     if architecture == "matching_pursuit":
-        raise DictionaryError(f"{path}: SAELens matching pursuit stops by its own rules; it is not read.")
+        return _read_pursuit(config, tensors, path)
     kind = KINDS[architecture]
     names = ("threshold",) if kind == "jumprelu" else EXTRA.get(kind, ())
     extra = {name: take(tensors, name, path) for name in names}
@@ -104,6 +106,9 @@ def write(dictionary: Dictionary, path: Path) -> None:
     settings: dict[str, Any] = {}
     if architecture in ("topk", "abstopk"):
         settings = {"k": configs.encode(dictionary.config)["k"], "rescale_acts_by_decoder_norm": False}
+    if architecture == "matching_pursuit":
+        steps = configs.encode(dictionary.config)["k"]
+        settings = {"residual_threshold": 0.0, "max_iterations": steps, "stop_on_duplicate_support": False}
     if dictionary.is_transcoder:
         settings = {"d_out": dictionary.d_out}
     config = {
@@ -132,6 +137,8 @@ def _architecture(dictionary: Dictionary) -> str:
             f"{', '.join(ARCHITECTURES)}."
         )
     architecture = ARCHITECTURES[kind]
+    if architecture == "matching_pursuit" and not torch.equal(dictionary.W_enc_rows, dictionary.W_dec):
+        raise DictionaryError(f"{dictionary!r}: in SAELens, a matching pursuit reads along the directions it writes.")
     if not dictionary.is_transcoder:
         return architecture
     if architecture not in ("standard", "jumprelu"):
@@ -143,12 +150,33 @@ def _architecture(dictionary: Dictionary) -> str:
 def _tensors(dictionary: Dictionary, architecture: str) -> dict[str, Tensor]:
     """Return what SAELens saves."""
     ours = dictionary.tensors()
+    if architecture == "matching_pursuit":
+        return {name: ours[name].cpu().contiguous() for name in ("W_dec", "b_dec")}
     biases = () if architecture == "gated" else ("b_enc",)
     extra = EXTRA["jumprelu"] if "jumprelu" in architecture else EXTRA.get(architecture, ())
     tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", *biases, *extra)}
     if dictionary.config.skip:
         tensors["W_skip"] = ours["W_skip"].T
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _read_pursuit(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Parts:
+    """Return a matching pursuit, whose directions also read, if it always takes the same number of steps."""
+    if config.get("residual_threshold", 1e-2) > 0 or config.get("stop_on_duplicate_support", True):
+        raise DictionaryError(
+            f"{path}: a matching pursuit that stops early, at residual_threshold or stop_on_duplicate_support; ours "
+            "takes k steps."
+        )
+    W_dec = take(tensors, "W_dec", path)
+    return Parts(
+        kind="matching_pursuit",
+        W_enc=W_dec.T,
+        W_dec=W_dec,
+        b_dec=take(tensors, "b_dec", path) if config.get("apply_b_dec_to_input", True) else None,
+        settings={"k": config.get("max_iterations") or W_dec.shape[1]},
+        per_vector=_per_vector(config.get("normalize_activations") or "none", {}, path),
+        provenance=_provenance(config),
+    )
 
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:

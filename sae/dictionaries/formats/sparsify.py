@@ -23,7 +23,7 @@ NAME = "sparsify"
 FILES = ("cfg.json", "sae.safetensors")
 HINTS = ()
 
-KINDS = ("topk", "frozen_decoder", "frozen_encoder", "random_directions")
+KINDS = ("topk", "archetypal", "frozen_decoder", "frozen_encoder", "random_directions")
 """Kinds of ours that sparsify can hold: those that keep the k largest pre-activations."""
 
 
