@@ -71,11 +71,11 @@ def sole_hookpoint(dictionary: Dictionary) -> str:
     Raises:
         DictionaryError: it reads several, or its provenance names none.
     """
-    sites = input_sites(dictionary)
-    if len(sites) > 1:
-        listed = ", ".join(f"{site.subject} {site.hookpoint}" for site in sites)
+    site, *others = input_sites(dictionary)
+    if others:
+        listed = ", ".join(f"{site.subject} {site.hookpoint}" for site in (site, *others))
         raise DictionaryError(f"{dictionary!r}: reads several sites ({listed}); this is for dictionaries of one.")
-    return sites[0].hookpoint
+    return site.hookpoint
 
 
 def site_decoders(dictionary: Dictionary) -> list[Float[Tensor, "d_sae _"]]:

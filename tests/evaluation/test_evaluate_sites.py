@@ -166,7 +166,7 @@ class TestCrosscoder:
         assert report["fvu"].value == pytest.approx(fvu(x, dictionary(x)), rel=1e-6)
         assert [row["subject"] for row in report.details["sites"]] == [subject.id, f"untrained:{subject.id}"]
         assert report.about["subject"]["id"] == f"{subject.id} + untrained:{subject.id}"
-        assert "written at several subjects" in caplog.text and "kl" not in report
+        assert "of several subjects or towers" in caplog.text and "kl" not in report
         with pytest.raises(EvaluationError, match="needs a store of each"):
             evaluate(dictionary, store, settings(tmp_path))
 
@@ -176,8 +176,6 @@ class TestCrosscoder:
         dictionary = crosscoder([store], [MLP_OUT, RESID])
         named = {"subject": f"untrained:{subject.id}", "hookpoint": f"{MLP_OUT} + {RESID}"}
         save_dictionary(dictionary, tmp_path / "control", named)
-        given = dataclasses.replace(
-            settings(tmp_path), trained_controls={"untrained_subject": str(tmp_path / "control")}
-        )
+        given = settings(tmp_path, trained_controls={"untrained_subject": str(tmp_path / "control")})
         with pytest.raises(EvaluationError, match="compared at one hookpoint only"):
             evaluate(dictionary, store, given, subject, LabelledTokens())
