@@ -65,6 +65,19 @@ def output_sites(dictionary: Dictionary) -> tuple[Site, ...]:
     return _sites(dictionary.provenance, "target_sites" if dictionary.is_transcoder else "sites", dictionary.d_out)
 
 
+def sole_hookpoint(dictionary: Dictionary) -> str:
+    """Return the hookpoint that a dictionary of one site reads.
+
+    Raises:
+        DictionaryError: it reads several, or its provenance names none.
+    """
+    site, *others = input_sites(dictionary)
+    if others:
+        listed = ", ".join(f"{site.subject} {site.hookpoint}" for site in (site, *others))
+        raise DictionaryError(f"{dictionary!r}: reads several sites ({listed}); this is for dictionaries of one.")
+    return site.hookpoint
+
+
 def site_decoders(dictionary: Dictionary) -> list[Float[Tensor, "d_sae _"]]:
     """Return the columns of `W_dec` that write each site, as views."""
     return [dictionary.W_dec.detach()[:, site.columns] for site in output_sites(dictionary)]

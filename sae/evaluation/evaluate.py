@@ -128,8 +128,10 @@ def _trained_controls(config: EvaluateConfig) -> Mapping[str, str]:
 def _score_splicing(
     dictionary: Dictionary, subject: Subject, rows: Rows, inputs: Inputs, config: EvaluateConfig
 ) -> list[Score]:
-    if len({part.store.subject_id for part in (*rows.inputs.parts, *rows.targets.parts)}) > 1:
-        logger.warning("%s: written at several subjects, so what splicing does is not scored.", rows.hookpoint)
+    parts = (*rows.inputs.parts, *rows.targets.parts)
+    if len({part.store.subject_id for part in parts}) > 1 or len({part.hookpoint.grid for part in parts}) > 1:
+        # An image rebuilt with the help of its caption would be told what it shows.
+        logger.warning("%s: of several subjects or towers, so what splicing does is not scored.", rows.hookpoint)
         return []
     means = {part.hookpoint.name: part.statistics.mean.float() for part in rows.targets.parts}
     splice = splicing.Splice(dictionary, tuple(part.hookpoint.name for part in rows.inputs.parts), means)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.sites import sole_hookpoint
 from sae.errors import ConfigError
 from sae.features.examples import Chunk, Example, live_chunks, stored_chunks, top_examples
 from sae.inputs.base import Inputs
@@ -52,7 +53,7 @@ class ShowConfig:
 
 def chunks_for(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: Inputs) -> Iterator[Chunk]:
     """Return the vectors to search: those of the store, or the subject's own as it runs."""
-    hookpoint = dictionary.provenance["hookpoint"]
+    hookpoint = sole_hookpoint(dictionary)
     if config.store is not None:
         return stored_chunks(ActivationStore(config.store), hookpoint)
     return live_chunks(subject, inputs, hookpoint, config.scan)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Self
 
 from torch import Tensor
@@ -131,14 +130,12 @@ class Data:
         return next(self.reader(min(n_vectors, len(self)), seed))
 
     def calibration_chunks(self) -> Iterator[Tensor]:
-        """Yield the held-out vectors that are read, in `N_CHUNKS` parts of about equal size."""
+        """Yield the held-out vectors that are read, in `N_CHUNKS` parts of equal size."""
         held_out = self.inputs.held_out
-        if held_out is None:
-            return
-        ends = [round(len(held_out) * i / N_CHUNKS) for i in range(N_CHUNKS + 1)]
-        for start, stop in pairwise(ends):
-            if stop > start:
-                yield held_out.read(start, stop)
+        if held_out is not None:
+            size = max(len(held_out) // N_CHUNKS, 1)
+            for start in range(0, min(size * N_CHUNKS, len(held_out)), size):
+                yield held_out.read(start, start + size)
 
     def describe(self) -> dict[str, Any]:
         """Return what a dictionary trained on these rows records."""

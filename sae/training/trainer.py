@@ -47,7 +47,7 @@ class Trainer:
         """Learning rate of the last step."""
         return self.optimiser.param_groups[0]["lr"]
 
-    def step(self, x: Vectors, target: Vectors | None = None) -> dict[str, Float[Tensor, ""]]:
+    def step(self, x: Vectors, target: Float[Tensor, "batch d_out"] | None = None) -> dict[str, Float[Tensor, ""]]:
         """Learn from one batch.
 
         Args:

@@ -3,7 +3,7 @@ import torch
 
 from sae.errors import SubjectError
 from sae.subjects.load import load
-from sae.subjects.splice import ablate, reconstruct
+from sae.subjects.splice import ablate, put, reconstruct, record
 from sae.tensors import Batch
 
 HOOKPOINT = "blocks.0.hook_resid_post"
@@ -73,3 +73,18 @@ def test_errors():
         ablate("mean")
     with pytest.raises(SubjectError, match="does not fit"):
         reconstruct(halve, torch.ones(2, 3, dtype=torch.bool))(torch.randn(2, 4, 8))
+
+
+def test_what_is_recorded_is_the_activation_and_changes_nothing(subject, batch):
+    found = {}
+    edits = {name: record(found, name) for name in (HOOKPOINT, "blocks.1.hook_resid_mid")}
+    assert torch.equal(subject.forward(batch, edits), subject.forward(batch))
+    read = subject.run(batch, list(edits))
+    assert all(torch.equal(found[name], x) for name, x in read.items())
+
+
+def test_vectors_are_put_at_the_kept_positions_in_order():
+    x, keep = torch.randn(2, 3, 4), torch.tensor([[True, False, True], [False, True, True]])
+    vectors = torch.arange(16.0).view(4, 4)
+    edited = put(vectors, keep)(x)
+    assert torch.equal(edited[keep], vectors) and torch.equal(edited[~keep], x[~keep])
