@@ -65,12 +65,13 @@ class Gated(WithSparsity):
     def gated(self, x: Vectors) -> tuple[Codes, Codes]:
         """Return the open gates and the codes behind them, in the same entries."""
         zero = self.b_enc.new_zeros(())
-        *where, gates = kernels.encode_above(x, self.centre, self.W_enc_rows, self.b_enc, zero)
+        offsets, indices, gates = kernels.encode_above(x, self.centre, self.W_enc_rows, self.b_enc, zero)
         opened = gates.relu()
-        read = opened - kernels.gather(self.b_enc, *where)
-        magnitudes = kernels.gather(self.r_mag.exp(), *where) * read + kernels.gather(self.b_mag, *where)
+        read = opened - kernels.gather(self.b_enc, offsets, indices)
+        scale, bias = (kernels.gather(one, offsets, indices) for one in (self.r_mag.exp(), self.b_mag))
+        magnitudes = scale * read + bias
         values = torch.where(gates > 0, magnitudes.relu(), 0)
-        return Codes(*where, opened, self.d_sae), Codes(*where, values, self.d_sae)
+        return Codes(offsets, indices, opened, self.d_sae), Codes(offsets, indices, values, self.d_sae)
 
     def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
         """Return squared error, penalty on the gates, what the gates rebuild, and auxiliary loss."""

@@ -92,13 +92,13 @@ class JumpReLU(WithSparsity):
         """Return squared error, penalty and auxiliary loss."""
         width = self.config.bandwidth * self.variance.sqrt()
         lowest = (self.threshold - width / 2).detach()
-        *where, pre = kernels.encode_above(x, self.centre, self.W_enc_rows, self.b_enc, lowest)
-        threshold = kernels.gather(self.threshold, *where)
+        offsets, indices, pre = kernels.encode_above(x, self.centre, self.W_enc_rows, self.b_enc, lowest)
+        threshold = kernels.gather(self.threshold, offsets, indices)
         cut, above = threshold.detach(), pre.detach() > threshold.detach()
         near = (pre.detach() - cut).abs() < width / 2
         # Zero in value; its gradient to the threshold is 1 / width within the ramp.
         ramp = torch.where(near, (threshold - cut) / width, 0)
-        codes = Codes(*where, torch.where(above, pre, 0) - cut * ramp, self.d_sae)
+        codes = Codes(offsets, indices, torch.where(above, pre, 0) - cut * ramp, self.d_sae)
         x_hat = self.reconstruct(codes, x)
         l0 = (above.to(pre.dtype) - ramp).sum() / len(x)
         terms = {
