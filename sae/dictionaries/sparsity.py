@@ -47,8 +47,8 @@ class SparsityConfig(AuxKConfig):
             raise ConfigError(f"coefficient: {self.coefficient}; allowed: 0 or more, above 0 with a target_l0.")
         if not 0 <= self.warmup_fraction <= 1:
             raise ConfigError(f"warmup_fraction: {self.warmup_fraction}; allowed: 0 to 1.")
-        if self.target_l0 is not None and not 0 < self.target_l0 <= self.d_sae:
-            raise ConfigError(f"target_l0: {self.target_l0} of {self.d_sae} latents; allowed: above 0, or null.")
+        if self.target_l0 is not None and not self.target_l0 > 0:
+            raise ConfigError(f"target_l0: {self.target_l0}; allowed: above 0, or null.")
 
 
 class WithSparsity(WithAuxK):

@@ -176,7 +176,8 @@ def _with_shift(parts: Parts) -> Parts:
 def _ours(parts: Parts) -> tuple[str, Mapping[str, Any], Mapping[str, Tensor | None]]:
     """Return kind, settings and tensors, of an equal dictionary where this version has not that kind itself."""
     if parts.kind in registry.kinds():
-        return parts.kind, parts.settings, parts.tensors
+        names = {"b_gate": "b_enc"} if parts.kind == "gated" else {}
+        return parts.kind, parts.settings, {names.get(name, name): tensor for name, tensor in parts.tensors.items()}
     skip = {name: tensor for name, tensor in parts.tensors.items() if name == "W_skip"}
     if parts.kind == "relu":
         return "thresholded", {}, {"threshold": parts.W_dec.new_zeros(parts.W_dec.shape[0]), **skip}

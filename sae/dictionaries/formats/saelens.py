@@ -150,6 +150,8 @@ def _architecture(dictionary: Dictionary) -> str:
 def _tensors(dictionary: Dictionary, architecture: str) -> dict[str, Tensor]:
     """Return what SAELens saves."""
     ours = dictionary.tensors()
+    if architecture == "gated":
+        ours["b_gate"] = ours.pop("b_enc")
     if architecture == "matching_pursuit":
         return {name: ours[name].cpu().contiguous() for name in ("W_dec", "b_dec")}
     biases = () if architecture == "gated" else ("b_enc",)
