@@ -30,11 +30,14 @@ from sae.tensors import Vectors
 N_ROUNDS = 30
 """Rounds of fitting: codes, then directions."""
 
+UPDATES_PER_ROUND = 10
+"""Steps of the codes in a round; they go on from those of the round before."""
+
 RIDGE = 1e-6
 """Added to the codes' second moments, in shares of their mean, so that unused latents do no harm."""
 
 BLOCK_ROWS = 1024
-"""Vectors whose dense codes are held at a time in use."""
+"""Vectors whose codes are updated at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class SemiNmf(Dictionary):
 
     @torch.no_grad()
     def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
-        """Factorise a sample, its mean taken off.
+        """Factorise a sample, its mean taken off; codes of the whole sample are held.
 
         Raises:
             DictionaryError: the sample has fewer vectors than there are latents.
@@ -82,38 +85,43 @@ class SemiNmf(Dictionary):
         centred = x - self.b_dec
         self.variance.copy_(centred.double().square().sum(1).mean())
         self._set_directions(kmeans_centres(centred, self.d_sae, generator))
+        codes = centred.new_zeros(len(centred), self.d_sae)
         for _ in range(N_ROUNDS):
-            moments = products = torch.zeros((), dtype=torch.float64, device=x.device)
-            for rows in centred.split(BLOCK_ROWS):
-                z = self._codes(rows)
-                moments, products = moments + z.T @ z, products + z.T @ rows.double()
+            for block, rows in zip(codes.split(BLOCK_ROWS), centred.split(BLOCK_ROWS), strict=True):
+                block.copy_(self._updated(block, rows, UPDATES_PER_ROUND))
+            moments, products = (codes.T @ codes).double(), (codes.T @ centred).double()
             moments.diagonal().add_(RIDGE * moments.diagonal().mean())
-            self._set_directions(torch.linalg.solve(moments, products))
+            codes *= self._set_directions(torch.linalg.solve(moments, products))
 
     def select(self, x: Vectors) -> Codes:
-        codes = [self._codes(rows - self.b_dec) for rows in x.split(BLOCK_ROWS)]
+        # In float64: with more latents than dimensions the error is flat in many directions, and rounding adds up.
+        zeros = x.new_zeros(min(BLOCK_ROWS, len(x)), self.d_sae, dtype=torch.float64)
+        blocks = (rows.double() - self.b_dec for rows in x.split(BLOCK_ROWS))
+        codes = [self._updated(zeros[: len(rows)], rows, self.config.n_updates) for rows in blocks]
         return Codes.from_dense(torch.cat(codes).to(x.dtype))
 
-    def _codes(self, centred: Vectors) -> Float[Tensor, "batch d_sae"]:
-        """Return non-negative codes z that make |z @ W_dec|^2 / 2 - z . pre small, in float64.
+    def _updated(
+        self, codes: Float[Tensor, "batch d_sae"], centred: Vectors, n_updates: int
+    ) -> Float[Tensor, "batch d_sae"]:
+        """Return non-negative codes z that make |z @ W_dec|^2 / 2 - z . pre smaller.
 
-        Where there are more latents than dimensions the error is flat in many directions, along which rounding adds
-        up from step to step. Reading the reconstruction by W_enc, which equals W_dec.T until a map of the inputs is
-        folded in, keeps the updates what they were behind that map.
+        Reading the reconstruction by W_enc, which equals W_dec.T until a map of the inputs is folded in, keeps the
+        updates what they were behind that map.
         """
-        W_dec, W_enc = self.W_dec.double(), self.W_enc.double()
-        pre = centred.double() @ W_enc + self.b_enc
-        codes = ahead = torch.zeros_like(pre)
-        weight = 1.0
-        for _ in range(self.config.n_updates):
+        W_dec, W_enc = self.W_dec.to(centred.dtype), self.W_enc.to(centred.dtype)
+        pre, ahead, weight = centred @ W_enc + self.b_enc, codes, 1.0
+        for _ in range(n_updates):
             following = (ahead - self.step * ((ahead @ W_dec) @ W_enc - pre)).relu_()
             next_weight = (1 + (1 + 4 * weight**2) ** 0.5) / 2
             ahead = following + (weight - 1) / next_weight * (following - codes)
             codes, weight = following, next_weight
         return codes
 
-    def _set_directions(self, directions: Float[Tensor, "d_sae d_in"]) -> None:
+    def _set_directions(self, directions: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, " d_sae"]:
+        """Take over directions, brought to norm 1, and return what their norms were."""
+        lengths = torch.linalg.vector_norm(directions, dim=1).to(self.W_dec.dtype)
         self.W_dec.copy_(directions)
         normalise_rows_(self.W_dec)
         self.W_enc_rows.copy_(self.W_dec)
         self.step.copy_(1 / torch.linalg.matrix_norm(self.W_dec, 2).square())
+        return lengths
