@@ -115,7 +115,7 @@ class ToyImages:
 def toy_images(toy: Toy, n_images: int, grid: tuple[int, int] = (6, 6), seed: int = 0) -> ToyImages:
     """Draw pictures (see `ToyImages`): the last four leaders of a toy are the facets, the other leaders its concepts.
 
-    Every second concept has one facet that the subject counts as never having seen of it.
+    Every concept has one facet that the subject counts as never having seen of it.
 
     Raises:
         EvaluationError: the toy never has exactly one concept and one facet at a time.
@@ -128,7 +128,7 @@ def toy_images(toy: Toy, n_images: int, grid: tuple[int, int] = (6, 6), seed: in
 
     drawn = _draw_where(toy, n_images, generator, one_of_each)
     concept, facet = (drawn.fired[:, some].long().argmax(1) for some in (concepts, facets))
-    held_out = (concept % 2 == 0) & (facet == concept // 2 % len(FACETS))
+    held_out = facet == concept % len(FACETS)
     n_cells, numbers = grid[0] * grid[1], torch.arange(n_images)
     cell = torch.randint(n_cells, (n_images,), generator=generator)
     x = torch.zeros(n_images, 1 + n_cells, toy.directions.shape[1])

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from test_splitting import naive_masked_cosine
 from torch import Tensor
 
+from sae.evaluation.facets import FACETS, MIN_FACET_POSITIVES
 from sae.evaluation.similarity import TOP_ITEMS
 from sae.evaluation.splitting import MIN_TOGETHER
 from sae.evaluation.toys import Drawn, Toy, TwoModalities
@@ -287,6 +288,26 @@ def of_concepts(value: float) -> Attained:
         return out
 
     return values
+
+
+def area_of_luck(facet: str, unseen: bool) -> Attained:
+    """Of an area under the ROC curve with pictures dealt out: (n + m + 1) / (12 n m) of n with the concept, m without.
+
+    That is its variance where no activations are equal, and more than it has where some are (Mann and Whitney 1947).
+    """
+
+    def value(view: Any) -> Luck:
+        concept, shown, held = (view.sample.factors[name] for name in ("concept", "facet", "held_out_facet"))
+        here = (shown == FACETS.index(facet)) & ~(view.sample.match.numpy() & (held == 0))
+        variances = []
+        for number in range(len(view.images.concepts)):
+            own = here & (concept == number)
+            n, m = int(own.sum()), int(here.sum() - own.sum())
+            if n >= MIN_FACET_POSITIVES and bool(held[own].any()) == unseen:
+                variances.append((n + m + 1) / (12 * n * m))
+        return Luck(0.5, math.sqrt(np.mean(variances)))
+
+    return value
 
 
 def similarity_of_chance(view: Any) -> float:

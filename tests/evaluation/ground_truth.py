@@ -21,7 +21,7 @@ from sae.evaluation.controls import controls_for
 from sae.evaluation.detection import Detection
 from sae.evaluation.dissection import Masks, dissection_scores
 from sae.evaluation.explanations import explanation_scores
-from sae.evaluation.facets import facet_scores
+from sae.evaluation.facets import Faceted, facet_scores
 from sae.evaluation.gather import RECONSTRUCTION_METRICS
 from sae.evaluation.joint_space import modality_scores, text_scores
 from sae.evaluation.labels import label_scores
@@ -61,8 +61,8 @@ TOYS: dict[str, Toy] = {
     "two_modality": two_modality(8, 4, 20, probability=0.08),
 }
 """Every ground-truth toy, without noise; features are rare enough to be sparse also in texts and pictures."""
-N_ROWS, N_PASSAGES, N_PICTURES, N_PAIRS = 3000, 3600, 1000, 24
-N_DRAWS = 6
+N_ROWS, N_PASSAGES, N_PICTURES, N_PAIRS = 3000, 3600, 1500, 24
+N_DRAWS = 8
 """Random dictionaries drawn where a score is one number per dictionary, so that a standard error can be taken."""
 
 Values = dict[str, Tensor]
@@ -190,6 +190,7 @@ class Images(OfSample):
         self.sample, self.drawn = self.images.sample, self.images.drawn
         self.masks = Masks.of(self.sample, self.images, self.images.grid)
         self.similarity = Similarity.of_factors(self.sample, ["concept"])
+        assert len(Faceted.of(self.units("perfect")).scored) == len(self.images.concepts), "some concept is too rare"
 
     def measure(self, kind: str) -> Values:
         units = self.units(kind)

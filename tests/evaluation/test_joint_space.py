@@ -36,6 +36,25 @@ def test_texts_agree_with_units_of_their_concept(units: Units) -> None:
         assert found.item() == pytest.approx(float((cosine < cosine[1]).sum()) / (N_CONCEPTS - 1), abs=1e-6)
 
 
+def test_texts_are_compared_beside_their_own_mean(units: Units) -> None:
+    """The towers lie apart, and texts are of unequal length: without their mean taken off, others would be nearer."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(N, 6, generator=generator) + 0.3 * torch.randn(N_CONCEPTS, 6, generator=generator)[drawn()[0]]
+    texts = torch.rand(N_CONCEPTS, 1, generator=generator) * 3 * torch.randn(N_CONCEPTS, 6, generator=generator) + 2.0
+    found, scoring = text_scores(units, images, texts)[0].values, ~units.sample.match
+    x, embedded = units.sample.x[scoring].double(), images[scoring].double()
+
+    def below(unit: int, texts: torch.Tensor) -> float:
+        """Share of other texts that are further from a unit, whose concept has its number."""
+        place = (x[:, unit, None] * (embedded - embedded.mean(0))).sum(0)
+        cosine = torch.cosine_similarity(place[None], texts.double(), dim=1).tolist()
+        return sum(other < cosine[unit] for other in cosine) / (N_CONCEPTS - 1)
+
+    wanted = [below(unit, texts - texts.mean(0)) for unit in (0, 1, 3)]
+    assert found[[0, 1, 3]].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert wanted != [below(unit, texts) for unit in (0, 1, 3)]
+
+
 def test_modality_share_of_a_toy_with_two_modalities() -> None:
     toy = two_modality(3, 2, 16)
     whole = toy_sample(toy, 2000)

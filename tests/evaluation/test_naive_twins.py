@@ -283,11 +283,12 @@ def _meanings(labels: set[int], related: Tensor) -> int:
 
 
 def test_stability() -> None:
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(1)
     one, two = (TopK(TopKConfig(d_sae=6, k=2), 4).requires_grad_(False) for _ in range(2))
     for name in ("W_dec", "W_enc_rows"):
         getattr(one, name).copy_(torch.randn(6, 4, generator=generator))
         getattr(two, name).copy_(getattr(one, name).roll(2, 0) + 0.5 * torch.randn(6, 4, generator=generator))
+    two.W_dec[2] *= -1
     alive = torch.arange(6) != 5, torch.arange(6) != 0
     found = {one.definition.name: one.values.tolist() for one in stability_scores(match_dictionaries(one, two, alive))}
     ours, theirs = range(5), range(1, 6)
@@ -302,7 +303,7 @@ def test_stability() -> None:
     (cosine, partner), (encoded, by_encoder) = matched("W_dec"), matched("W_enc_rows")
     own = [float(cosine[i, partner[i]]) for i in ours]
     shared = [float(partner[i] == by_encoder[i] and own[i] > 0.7 and encoded[i, by_encoder[i]] > 0.7) for i in ours]
-    assert found["stability"] == pytest.approx([*own, 0], abs=1e-6)
+    assert found["stability"] == pytest.approx([*own, 0], abs=1e-6) and min(own) < 0
     assert found["stable_share"] == [float(c > 0.7) for c in (*own, 0)]
     assert found["shared_share"] == [*shared, 0] and 0 < sum(shared) < sum(found["stable_share"])
     assert found["max_cosine"] == pytest.approx([*(float(cosine[i, 1:].max()) for i in ours), 0], abs=1e-6)
