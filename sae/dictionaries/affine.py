@@ -62,6 +62,14 @@ class Affine:
         """Whether directions are kept: one factor for all coordinates."""
         return self.matrix.ndim == 1 and bool((self.matrix == self.matrix[0]).all())
 
+    def keeps_apart(self, n_parts: int) -> bool:
+        """Whether none of `n_parts` equal stretches of coordinates is mixed with another."""
+        if self.matrix.ndim == 1:
+            return True
+        size = self.width // n_parts
+        blocks = [self.matrix[i : i + size, i : i + size] for i in range(0, self.width, size)]
+        return bool((torch.block_diag(*blocks) == self.matrix).all())
+
     def __call__(self, x: Vectors) -> Vectors:
         """Map vectors, in their own dtype."""
         return times(x - self.mean.to(x), self.matrix.to(x))

@@ -17,9 +17,9 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,6 +55,16 @@ class DictionaryConfig:
     def __post_init__(self) -> None:
         if self.d_sae < 1:
             raise ConfigError(f"d_sae: {self.d_sae} latents; at least 1 is needed.")
+
+    def for_sites(self, inputs: Sequence[int], targets: Sequence[int]) -> Self:
+        """Fill in what depends on the widths of the sites that are read and, by a transcoder, written.
+
+        Raises:
+            ConfigError: the architecture is not for such sites.
+        """
+        if self.layer_norm and len(inputs) > 1:
+            raise ConfigError(f"layer_norm: would mix the {len(inputs)} sites that are read.")
+        return self
 
 
 @dataclass(frozen=True)
@@ -234,15 +244,20 @@ class Dictionary(Foldable, ABC):
         sample = self.normalised(sample)
         goal = sample if target is None else target
         self.b_dec.copy_(geometric_median(goal))
-        self.W_dec.copy_(random_unit_rows(self.d_sae, self.d_out, generator))
         self.b_enc.zero_()
+        self.draw_directions(sample, generator)
+        spread = goal.double() - goal.double().mean(0)
+        self.variance.copy_(spread.square().sum(1).mean().clamp_min(torch.finfo(torch.float32).tiny))
+
+    @torch.no_grad()
+    def draw_directions(self, sample: Vectors, generator: torch.Generator) -> None:
+        """Draw the rows of decoder and encoder, for `initialise`."""
+        self.W_dec.copy_(random_unit_rows(self.d_sae, self.d_out, generator))
         if self.is_transcoder:
             self.W_enc_rows.copy_(random_unit_rows(self.d_sae, self.d_in, generator))
             self.b_enc.copy_(-(self.W_enc_rows @ geometric_median(sample).to(self.W_enc_rows.dtype)))
         else:
             self.W_enc_rows.copy_(self.W_dec)
-        spread = goal.double() - goal.double().mean(0)
-        self.variance.copy_(spread.square().sum(1).mean().clamp_min(torch.finfo(torch.float32).tiny))
 
     @torch.no_grad()
     def after_backward(self) -> None:

@@ -12,6 +12,7 @@ from sae import config as configs
 from sae.dictionaries.archetypal import Archetypal
 from sae.dictionaries.base import Dictionary, DictionaryConfig
 from sae.dictionaries.batch_topk import BatchTopK
+from sae.dictionaries.clt import Clt
 from sae.dictionaries.frozen import FrozenDecoder, FrozenEncoder
 from sae.dictionaries.gated import Gated
 from sae.dictionaries.ica import Ica
@@ -32,7 +33,7 @@ GROUP = "sae.dictionaries"
 TRAINED: tuple[type[Dictionary], ...] = (
     *(TopK, AbsTopK, BatchTopK, Matryoshka),
     *(ReLU, Gated, JumpReLU),
-    *(MatchingPursuit, Archetypal),
+    *(MatchingPursuit, Archetypal, Clt),
 )
 """Architectures that learn."""
 

@@ -1,6 +1,7 @@
 """The settings of a training run."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, Union
@@ -154,6 +155,14 @@ class TrainConfig:
         if self.dictionary.layer_norm and self.normalisation not in ("expected_norm", "layer_norm"):
             raise ConfigError(f"normalisation {self.normalisation!r}: the dictionary's layer_norm replaces it.")
 
+    def for_sites(self, inputs: Sequence[int], targets: Sequence[int]) -> Self:
+        """Fill in what depends on the widths of the sites that are read and, by a transcoder, written."""
+        layer_norm = self.dictionary.layer_norm or self.normalisation == "layer_norm"
+        dictionary = dataclasses.replace(self.dictionary, layer_norm=layer_norm).for_sites(inputs, targets)
+        return dataclasses.replace(
+            self, dictionary=dictionary, normalisation="layer_norm" if layer_norm else self.normalisation
+        )
+
     def resolve(self, n_available: int) -> Self:
         """Fill in the defaults that depend on other settings or on the `n_available` vectors of the store.
 
@@ -169,11 +178,8 @@ class TrainConfig:
         n_vectors = max(n_vectors, 1)
         dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), 1))
         lr = self.optimiser.lr or default_lr(self.dictionary.d_sae)
-        layer_norm = self.dictionary.layer_norm or self.normalisation == "layer_norm"
         return dataclasses.replace(
             self,
-            dictionary=dataclasses.replace(self.dictionary, layer_norm=layer_norm),
-            normalisation="layer_norm" if layer_norm else self.normalisation,
             n_vectors=n_vectors,
             n_epochs=None,
             calibration_vectors=calibration_vectors,

@@ -51,6 +51,11 @@ class Selected:
         aligned = align([*inputs, *targets])
         return cls(aligned[: len(inputs)], aligned[len(inputs) :])
 
+    @property
+    def widths(self) -> tuple[list[int], list[int]]:
+        """Widths of the sites that are read, and of those that a transcoder writes."""
+        return [part.d_in for part in self.inputs], [part.d_in for part in self.targets]
+
     def __len__(self) -> int:
         return len(self.inputs[0])
 

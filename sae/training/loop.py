@@ -71,7 +71,7 @@ def train(
     """
     check_device(config.device)
     selected = Selected.of([store] if isinstance(store, ActivationStore) else store, config)
-    config = config.resolve(len(selected))
+    config = config.for_sites(*selected.widths).resolve(len(selected))
     return Run(Data.of(selected, config), config, probes or {}).fit(resume)
 
 

@@ -10,6 +10,7 @@ from sae.activations.harvest import harvest
 from sae.activations.harvest_config import HarvestConfig
 from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.clt import Clt, CltConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopKConfig
 from sae.errors import EvaluationError
@@ -179,3 +180,23 @@ class TestCrosscoder:
         given = settings(tmp_path, trained_controls={"untrained_subject": str(tmp_path / "control")})
         with pytest.raises(EvaluationError, match="compared at one hookpoint only"):
             evaluate(dictionary, store, given, subject, LabelledTokens())
+
+
+def test_a_cross_layer_transcoder_replaces_all_mlps_at_once(subject) -> None:
+    reads = ("blocks.0.mlp.hook_in", "blocks.1.mlp.hook_in")
+    writes = ("blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out")
+    batch = LabelledTokens().batch(0, 4)
+    found = subject.run(batch, [*reads, *writes])
+    x, y = (torch.cat([found[name] for name in names], dim=-1).flatten(0, 1) for names in (reads, writes))
+    dictionary = Clt(CltConfig(d_sae=48, k=4, n_layers=2), 32, 32)
+    dictionary.initialise(x, torch.Generator().manual_seed(0), y)
+    means = {name: found[name].flatten(0, 1).mean(0) for name in writes}
+    y_hat = dictionary(x).view(4, LENGTH, 32)
+    conditions = Splice(dictionary, reads, means).conditions(subject, batch)
+    spliced = {name: subject.forward(batch, edits) for name, edits in conditions}["spliced"]
+
+    def by_hand(columns: slice):
+        return lambda activation: torch.cat([activation[:, :1], y_hat[:, 1:, columns]], dim=1)
+
+    expected = subject.forward(batch, {writes[0]: by_hand(slice(0, 16)), writes[1]: by_hand(slice(16, 32))})
+    torch.testing.assert_close(spliced, expected)

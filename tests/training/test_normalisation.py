@@ -116,5 +116,7 @@ class TestProof:
 def test_two_normalisations_at_once_are_refused(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match="layer_norm replaces it"):
         dataclasses.replace(config, normalisation="whiten", dictionary=TopKConfig(d_sae=48, k=4, layer_norm=True))
-    resolved = dataclasses.replace(config, dictionary=TopKConfig(d_sae=48, k=4, layer_norm=True)).resolve(1000)
-    assert resolved.normalisation == "layer_norm" and resolved.resolve(1000) == resolved
+    found = dataclasses.replace(config, dictionary=TopKConfig(d_sae=48, k=4, layer_norm=True)).for_sites([16], [])
+    assert found.normalisation == "layer_norm" and found.for_sites([16], []) == found
+    with pytest.raises(ConfigError, match="layer_norm: would mix the 2 sites"):
+        found.for_sites([16, 16], [])
