@@ -34,13 +34,18 @@ def harvest(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Learn a dictionary from a store: sae train CONFIG.yaml [--resume] [--setting value ...]."""
+    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.training.config import TrainConfig
     from sae.training.loop import train as run
 
     resume = _take_flag(arguments, "--resume")
     settings = _configured(TrainConfig, arguments, "sae train")
-    dictionary = run([ActivationStore(path) for path in settings.stores], settings, resume=resume)
+    stores, opened = [ActivationStore(path) for path in settings.stores], {}
+    if settings.end_to_end is not None:
+        harvested = config.load(HarvestConfig, settings.stores[0] / "config.yaml")
+        opened = dict(zip(("subject", "inputs"), open_harvested(harvested, settings.device), strict=True))
+    dictionary = run(stores, settings, resume=resume, **opened)
     print(dictionary)
     print(f"saved in {settings.out / 'dictionary'}")
 

@@ -72,6 +72,15 @@ def test_evaluate_reports_and_show_prints(job: Path, capsys: pytest.CaptureFixtu
     assert any("[" in text and "position" in text for text in texts)
 
 
+def test_training_through_the_subject_opens_what_was_harvested(job: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((job / "train.yaml").read_text())
+    settings |= {"end_to_end": {"loss": "kl"}, "out": str(tmp_path / "run"), "n_vectors": 1000}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    assert cli.main(["train", str(tmp_path / "train.yaml")]) == 0
+    assert "loss_kl" in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert cli.main(["train", str(tmp_path / "train.yaml"), "--resume", "--end-to-end.loss", "ce"]) == 2
+
+
 def test_info_and_verify(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", str(job / "store")]) == 0
     assert HOOKPOINT in capsys.readouterr().out

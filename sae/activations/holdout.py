@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from sae.activations.store import Vectors
@@ -21,13 +22,18 @@ def hold_out(vectors: Sequence[Vectors], n_vectors: int, seed: int) -> tuple[tup
         return tuple(vectors), ()
     n_examples = vectors[0].store.manifest.inputs.n_examples
     n_held = min(max(round(n_examples * n_vectors / len(vectors[0])), 1), n_examples)
-    drawn = np.random.default_rng([seed, _STREAM]).choice(n_examples, n_held, replace=False, shuffle=False)
-    chosen = torch.from_numpy(np.sort(drawn))
+    chosen = torch.from_numpy(drawn_examples(n_examples, n_held, seed))
     held = {"held_out": {"n_examples": n_held, "seed": seed}}
     return (
         tuple(v.restricted(v.index.keep(_marks(v, chosen, False)), **held) for v in vectors),
         tuple(v.restricted(v.index.keep(_marks(v, chosen, True)), only=held) for v in vectors),
     )
+
+
+def drawn_examples(n_examples: int, n_held: int, seed: int) -> Int[np.ndarray, " held"]:
+    """Return the numbers of the examples that are held out, in rising order."""
+    drawn = np.random.default_rng([seed, _STREAM]).choice(n_examples, n_held, replace=False, shuffle=False)
+    return np.sort(drawn)
 
 
 def _marks(vectors: Vectors, chosen: Tensor, wanted: bool) -> Callable[[int], Tensor]:

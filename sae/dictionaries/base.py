@@ -69,16 +69,31 @@ class DictionaryConfig:
 
 @dataclass(frozen=True)
 class Loss:
-    """What one batch yields: `total` to differentiate, detached `parts` to log, and the forward pass itself.
+    """What one batch yields: `terms`, each with its coefficient, their sum, and the forward pass itself.
 
-    `x_hat` stands for `target`, the normalised vectors that should be written.
+    The squared error of what is written is the term that `Dictionary.error_term` names. `x_hat` stands for `target`,
+    the normalised vectors that should be written.
     """
 
-    total: Float[Tensor, ""]
-    parts: dict[str, Float[Tensor, ""]]
+    terms: Mapping[str, tuple[float | Tensor, Float[Tensor, ""]]]
     codes: Codes
     x_hat: Vectors
     target: Vectors
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """What is made small."""
+        return weighted_sum(self.terms)
+
+    @property
+    def parts(self) -> dict[str, Float[Tensor, ""]]:
+        """The terms to log, without coefficients."""
+        return {name: value.detach() for name, (_, value) in self.terms.items()}
+
+
+def weighted_sum(terms: Mapping[str, tuple[float | Tensor, Tensor]]) -> Float[Tensor, ""]:
+    """Add up terms of a loss, each with its coefficient."""
+    return torch.stack([coefficient * value for coefficient, value in terms.values()]).sum()
 
 
 class Dictionary(Foldable, ABC):
@@ -96,12 +111,14 @@ class Dictionary(Foldable, ABC):
         transcodes: whether this architecture can be a transcoder.
         fitted: whether `initialise` is all there is to learning it, with no steps after it.
         sample_vectors: vectors from which a training run initialises it.
+        error_term: the term of the loss that is the squared error.
     """
 
     config_type: ClassVar[type[DictionaryConfig]]
     transcodes: ClassVar[bool] = True
     fitted: ClassVar[bool] = False
     sample_vectors: ClassVar[int] = 8192
+    error_term: ClassVar[str] = "mse"
     variance: Tensor
 
     def __init__(self, config: DictionaryConfig, d_in: int, d_out: int | None = None) -> None:
@@ -213,9 +230,8 @@ class Dictionary(Foldable, ABC):
     def summed(
         self, codes: Codes, x_hat: Tensor, target: Tensor, terms: Mapping[str, tuple[float | Tensor, Tensor]]
     ) -> Loss:
-        """Add up terms of a loss, each with its coefficient."""
-        total = torch.stack([coefficient * value for coefficient, value in terms.values()]).sum()
-        return Loss(total, {name: value.detach() for name, (_, value) in terms.items()}, codes, x_hat, target)
+        """Return the loss that is the sum of terms, each with its coefficient."""
+        return Loss(terms, codes, x_hat, target)
 
     def schedule(self, progress: float) -> None:
         """Set what moves over a run; called before every step with the share of steps done, in [0, 1)."""

@@ -68,6 +68,7 @@ class Matryoshka(BatchTopK):
 
     config_type = MatryoshkaConfig
     config: MatryoshkaConfig
+    error_term = "nested"
 
     def training_loss(self, x: Vectors, target: Float[Tensor, "batch d_out"], dead: Bool[Tensor, " d_sae"]) -> Loss:
         """Return the mean squared error of all prefixes, and the auxiliary loss of the whole."""

@@ -14,8 +14,8 @@ from sae.dictionaries.base import Dictionary
 from sae.evaluation.metric import Metric, Sums, register
 from sae.inputs.base import Labelled
 from sae.subjects.base import Activation, Edit, ImageTextSubject, Subject
-from sae.subjects.splice import ablate, put, record
-from sae.tensors import Batch, Kind
+from sae.subjects.splice import ablate, predictions, put, record
+from sae.tensors import Batch
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,8 @@ def next_token_losses(splice: Splice, subject: Subject, batches: Iterable[Batch]
     or special.
     """
     for batch in batches:
-        assert batch.tokens is not None and batch.attended is not None and batch.kind is not None
-        replaced = trained_rows(subject, batch, splice.reads[0])
-        special = (batch.kind == Kind.BOS) | (batch.kind == Kind.SPECIAL)
-        scored = replaced[:, :-1] & (batch.attended & ~special)[:, 1:]
+        assert batch.tokens is not None
+        scored = predictions(batch, trained_rows(subject, batch, splice.reads[0]))
         log_probs = {}
         with torch.no_grad():
             for name, edits in splice.conditions(subject, batch):

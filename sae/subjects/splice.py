@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sae.errors import SubjectError
 from sae.subjects.base import Activation, Edit
+from sae.tensors import Batch, Kind
 
 Reconstruction = Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n d_in"]]
 """Encode and decode: vectors to their reconstructions, float32."""
@@ -73,6 +74,16 @@ def ablate(
     if mean is None:
         raise SubjectError("ablate: kind 'mean' needs the mean of the activations, [d_in].")
     return _at(keep, lambda x: mean.to(x).expand_as(x))
+
+
+def predictions(batch: Batch, replaced: Bool[Tensor, "example pos"]) -> Bool[Tensor, "example pos_before_last"]:
+    """Mark the positions whose prediction of the next token says what a replacement did.
+
+    Something is replaced there, and what comes next is a token of the text: neither padding, nor BOS, nor special.
+    """
+    assert batch.attended is not None and batch.kind is not None
+    special = (batch.kind == Kind.BOS) | (batch.kind == Kind.SPECIAL)
+    return replaced[:, :-1] & (batch.attended & ~special)[:, 1:]
 
 
 def _at(keep: Bool[Tensor, "example pos"] | None, replace: Reconstruction) -> Edit:

@@ -55,6 +55,28 @@ class RowsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndToEndConfig:
+    """A loss on what the subject answers with the reconstruction in place (arXiv 2405.12241)."""
+
+    loss: Literal["kl", "ce"] = "kl"
+    """"kl": the divergence of the next-token distributions from those of the untouched subject; "ce": the
+    cross-entropy of the text itself. Both in nats per token."""
+
+    coefficient: float = 1.0
+    """Weight of this loss."""
+
+    reconstruction: float = 0.0
+    """Weight of the normalised squared error beside it; 0 leaves only what the subject answers."""
+
+    def __post_init__(self) -> None:
+        if self.coefficient <= 0 or self.reconstruction < 0:
+            raise ConfigError(
+                f"coefficient {self.coefficient} and reconstruction {self.reconstruction}: the first must be above 0, "
+                "the second at least 0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One dictionary trained on one hookpoint of a store, or on several side by side."""
 
@@ -100,6 +122,10 @@ class TrainConfig:
     calibration_vectors: int | None = None
     """Vectors, in whole examples, that are kept out of training to set thresholds at its end; by default the smaller of
     65,536 and 5 % of the store, and none for architectures without a threshold to set."""
+
+    end_to_end: EndToEndConfig | None = None
+    """Train through the subject. Examples are read anew from the inputs that the store was made from, about
+    batch_vectors rows of them per step; the store gives scale, starting point and what is held out."""
 
     optimiser: AdamConfig = field(default_factory=AdamConfig)
     """What turns gradients into new parameters."""
@@ -154,6 +180,8 @@ class TrainConfig:
                 raise ConfigError(f"{setting} [{listed}]: needs one or more, each of them once.")
         if self.dictionary.layer_norm and self.normalisation not in ("expected_norm", "layer_norm"):
             raise ConfigError(f"normalisation {self.normalisation!r}: the dictionary's layer_norm replaces it.")
+        if self.end_to_end is not None and (self.dictionary.layer_norm or self.normalisation == "layer_norm"):
+            raise ConfigError("end_to_end: cannot be combined with layer_norm; use another normalisation.")
 
     def for_sites(self, inputs: Sequence[int], targets: Sequence[int]) -> Self:
         """Fill in what depends on the widths of the sites that are read and, by a transcoder, written."""

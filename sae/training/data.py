@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from jaxtyping import Float
 from torch import Tensor
 
 from sae.activations.holdout import hold_out
@@ -16,6 +17,7 @@ from sae.dictionaries.affine import Affine
 from sae.errors import ConfigError
 from sae.training.config import TrainConfig
 from sae.training.normalisation import Normalisation, normaliser, variance_after
+from sae.training.trainer import Trainer
 
 N_CHUNKS = 16
 """Parts of the held-out vectors; their spread gives the errors of what is calibrated."""
@@ -129,6 +131,10 @@ class Data:
     def reader(self, batch_vectors: int, seed: int) -> ShuffledReader[tuple[Tensor, ...]]:
         """Return endless batches in random order, one tensor per side."""
         return ShuffledReader(tuple(side.vectors for side in self.sides), batch_vectors, seed)
+
+    def learn(self, trainer: Trainer, batch: tuple[Tensor, ...]) -> tuple[dict[str, Float[Tensor, ""]], int]:
+        """Take one step; return its figures and the number of vectors learned from."""
+        return trainer.step(*batch), len(batch[0])
 
     def sample(self, n_vectors: int, seed: int) -> tuple[Tensor, ...]:
         """Return vectors in a random order of their own, of all sides."""

@@ -15,11 +15,14 @@ from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.registry import make_dictionary
 from sae.errors import ConfigError, TrainingError
+from sae.inputs.base import Inputs
 from sae.log import MetricLog, progress
+from sae.subjects.base import Subject
 from sae.training.checkpoint import Checkpoints
 from sae.training.config import FREE_TO_CHANGE, TrainConfig
 from sae.training.data import Data, Selected
 from sae.training.dead import rate_histogram
+from sae.training.end_to_end import EndToEnd
 from sae.training.interrupt import StopRequest, TrainingInterrupted
 from sae.training.monitor import DIVERGED_FVU, Monitor, Reading
 from sae.training.prefetch import Prefetcher
@@ -47,6 +50,8 @@ def train(
     *,
     probes: Mapping[str, Probe] | None = None,
     resume: bool = False,
+    subject: Subject | None = None,
+    inputs: Inputs | None = None,
 ) -> Dictionary:
     """Train a dictionary on a hookpoint of a store, or on several, and save it in `config.out`.
 
@@ -59,6 +64,8 @@ def train(
         probes: evaluations run every `probe_every_steps` steps; their figures are logged as `NAME/FIGURE`.
         resume: continue from the newest checkpoint in `config.out`. On the CPU the run ends with the same bytes as
             one that was never stopped.
+        subject: what the store was harvested from, for an end-to-end loss.
+        inputs: what it was harvested on, for an end-to-end loss.
 
     Returns:
         The dictionary for vectors as they are, as it was saved in `OUT/dictionary/`.
@@ -72,14 +79,26 @@ def train(
     check_device(config.device)
     selected = Selected.of([store] if isinstance(store, ActivationStore) else store, config)
     config = config.for_sites(*selected.widths).resolve(len(selected))
-    return Run(Data.of(selected, config), config, probes or {}).fit(resume)
+    data = Data.of(selected, config)
+    if config.end_to_end is None:
+        return Run(data, data, config, probes or {}).fit(resume)
+    if subject is None or inputs is None:
+        raise ConfigError("end_to_end: needs the subject and the inputs that the store was harvested from.")
+    return Run(data, EndToEnd(data, subject, inputs, config), config, probes or {}).fit(resume)
 
 
 class Run:
-    """One training run: what surrounds the steps of a `Trainer`."""
+    """One training run: what surrounds the steps of a `Trainer`.
 
-    def __init__(self, data: Data, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
-        self.data, self.config, self.probes = data, config, probes
+    Args:
+        data: the vectors of the stores.
+        source: what is learned from, batch by batch: these vectors, or the subject itself.
+        config: resolved settings.
+        probes: evaluations by name.
+    """
+
+    def __init__(self, data: Data, source: Data | EndToEnd, config: TrainConfig, probes: Mapping[str, Probe]) -> None:
+        self.data, self.source, self.config, self.probes = data, source, config, probes
         self.maps = [side.normalise for side in data.sides]
         self.checkpoints = Checkpoints(config.out / "checkpoints")
         self.metrics: dict[str, float] = {}
@@ -95,6 +114,8 @@ class Run:
         torch.manual_seed(config.seed)
         widths = [side.vectors.d_in for side in self.data.sides]
         dictionary = make_dictionary(config.dictionary, *widths)
+        if dictionary.fitted and config.end_to_end is not None:
+            raise ConfigError(f"end_to_end: dictionary.kind {config.dictionary.kind!r} takes no steps.")
         if dictionary.fitted:
             return self._fit_at_once(dictionary)
         if not any(parameter.requires_grad for parameter in dictionary.parameters()):
@@ -104,7 +125,7 @@ class Run:
         else:
             self.metrics = state["metrics"]
         self.trainer = Trainer(dictionary.to(config.device), config, *self.maps)
-        reader = self.data.reader(config.batch_vectors, config.seed)
+        reader = self.source.reader(config.batch_vectors, config.seed)
         if state is not None:
             reader.load_state_dict(state["reader"])
             self.trainer.load_state_dict(state["trainer"])
@@ -133,9 +154,9 @@ class Run:
         config, n_steps = self.config, self.config.n_steps
         self.last_read = (self.trainer.n_vectors_done, time.monotonic())
         while self.trainer.n_steps_done < n_steps:
-            batch = next(self.batches)
-            self.monitor.add(self.trainer.step(*batch), len(batch[0]))
-            self.bar.advance(len(batch[0]))
+            figures, n_vectors = self.source.learn(self.trainer, next(self.batches))
+            self.monitor.add(figures, n_vectors)
+            self.bar.advance(n_vectors)
             step = self.trainer.n_steps_done
             self._report(self.monitor.read(wait=False))
             if step % config.log_every_steps == 0:

@@ -1,6 +1,7 @@
 """One dictionary and one step of its training."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,16 @@ from sae.training.config import TrainConfig
 from sae.training.dead import FiringCounts
 from sae.training.optimiser import clip_gradients, make_optimiser
 from sae.training.schedules import lr_factor
+
+
+class Objective(Protocol):
+    """A loss on what a dictionary writes, beyond its squared error, which counts `reconstruction` times."""
+
+    reconstruction: float
+
+    def terms(self, x_hat: Vectors) -> dict[str, tuple[float, Float[Tensor, ""]]]:
+        """Return terms, each with its coefficient, for vectors as they are written in the subject's own units."""
+        ...
 
 
 class Trainer:
@@ -47,12 +58,15 @@ class Trainer:
         """Learning rate of the last step."""
         return self.optimiser.param_groups[0]["lr"]
 
-    def step(self, x: Vectors, target: Float[Tensor, "batch d_out"] | None = None) -> dict[str, Float[Tensor, ""]]:
+    def step(
+        self, x: Vectors, target: Float[Tensor, "batch d_out"] | None = None, *, objective: Objective | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
         """Learn from one batch.
 
         Args:
             x: vectors as they are, on the device.
             target: vectors that a transcoder should write, as they are.
+            objective: what else is to become small; by it the squared error is weighed too.
 
         Returns:
             Figures on the device: `loss`, its parts, `grad_norm` before clipping, and the sums over the batch
@@ -67,7 +81,14 @@ class Trainer:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.autocast and on_gpu)
         with autocast, kernels.candidates(self.config.candidates):
             loss = self.dictionary.loss(x, self.firing.dead(), target)
-        loss.total.backward()
+        if objective is not None:
+            name = self.dictionary.error_term
+            coefficient, error = loss.terms[name]
+            answers = objective.terms(self.maps[-1].undo(loss.x_hat.float()))
+            terms = {**loss.terms, name: (objective.reconstruction * coefficient, error), **answers}
+            loss = dataclasses.replace(loss, terms=terms)
+        total = loss.total
+        total.backward()
         self.dictionary.after_backward()
         grad_norm = clip_gradients(self.parameters, self.config.optimiser.max_grad_norm)
         self.optimiser.step()
@@ -78,7 +99,7 @@ class Trainer:
         self.n_vectors_done += len(x)
         with torch.no_grad():
             squared_error = torch.nn.functional.mse_loss(loss.x_hat.float(), loss.target, reduction="sum")
-        figures = {"loss": loss.total} | {f"loss_{name}": part for name, part in loss.parts.items()}
+        figures = {"loss": total} | {f"loss_{name}": part for name, part in loss.parts.items()}
         return figures | {"grad_norm": grad_norm, "squared_error": squared_error, "n_fired": fired.sum()}
 
     def state_dict(self) -> dict[str, Any]:
