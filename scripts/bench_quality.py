@@ -58,14 +58,14 @@ def grounds() -> dict[str, Ground]:
         "large": Ground("large", 768, 4096, 25, 1024, 195_313, toy=_hierarchy(128, 4, 3, 768)),
         "stdlib-1l": Ground(
             "stdlib-1l",
-            *(512, 4096, 32, 2048, 500),
+            *(512, 2048, 32, 1024, 500),
             store=Path("runs/stdlib-1l/store"),
             score_store=Path("runs/stdlib-1l/store-score"),
             hookpoint="blocks.0.mlp.hook_post",
         ),
         "concepts-clip-rn": Ground(
             "concepts-clip-rn",
-            *(512, 2048, 16, 2048, 200),
+            *(512, 1024, 16, 1024, 400),
             store=Path("runs/concepts-clip/store"),
             score_store=Path("runs/concepts-clip/store-score"),
             hookpoint="visual.layer4.0.hook_post",

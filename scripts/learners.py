@@ -260,10 +260,19 @@ class DictionaryLearning(Learner):
             **task.settings,
         )
         self.n_steps, self.dead = 0, task.dead
+        if task.dead_share:
+            self._hold_dead(self.trainer.get_auxiliary_loss)
+
+    def _hold_dead(self, auxiliary_loss: Callable[..., Tensor]) -> None:
+        """Its counts are brought up to date just before the auxiliary loss, where a latent held dead may have fired."""
+
+        def with_held(*inputs: Tensor) -> Tensor:
+            self.trainer.num_tokens_since_fired[self.dead] = 10**9
+            return auxiliary_loss(*inputs)
+
+        self.trainer.get_auxiliary_loss = with_held
 
     def step(self, x: Tensor) -> None:
-        if len(self.dead):
-            self.trainer.num_tokens_since_fired[self.dead] = 10**9
         self.trainer.update(self.n_steps, x)
         self.n_steps += 1
 

@@ -18,7 +18,7 @@ from sae.training.optimiser import AdamConfig, default_lr
 from sae.training.schedules import ScheduleConfig
 
 DEAD_AFTER_VECTORS = 10_000_000
-DEAD_AFTER_FRACTION = 0.05
+DEAD_AFTER_FRACTION = 0.01
 CALIBRATION_VECTORS = 65_536
 CALIBRATION_FRACTION = 0.05
 KindName = Literal["token", "bos", "special", "class", "patch", "eot", "pooled"]
@@ -134,7 +134,7 @@ class TrainConfig:
     """How the learning rate moves over the run."""
 
     dead_after_vectors: int | None = None
-    """A latent that has not fired for this many vectors is dead; by default the smaller of 10 M and 5 % of the run."""
+    """A latent that has not fired for this many vectors is dead; by default the smaller of 10 M and 1 % of the run."""
 
     seed: int = 0
     """Decides the initial parameters and the order of the vectors."""

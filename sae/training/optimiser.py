@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sae.errors import ConfigError
 
-REFERENCE_LR = 2e-4
+REFERENCE_LR = 4e-4
 REFERENCE_D_SAE = 2**14
 
 
@@ -21,10 +21,13 @@ class AdamConfig:
     kind: ClassVar[str] = "adam"
 
     lr: float | None = None
-    """Peak learning rate, for inputs of expected norm sqrt(d_in); by default 2e-4 / sqrt(d_sae / 2**14)."""
+    """Peak learning rate, for inputs of expected norm sqrt(d_in); by default 4e-4 / sqrt(d_sae / 2**14)."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the running means of the gradient and of its square."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running means of the gradient and of its square.
+
+    A latent's gradient comes in bursts, when it fires; a short memory of its square lets rare latents keep up. On the
+    small truth of docs/benchmarks.md 0.99 recovers 95 % of the features where 0.999 recovers 87 %."""
 
     eps: float = 6.25e-10
     """Added to the root of the mean square; the value of Gao et al. (arXiv 2406.04093), for gradients this small."""
@@ -44,9 +47,10 @@ class AdamConfig:
 
 
 def default_lr(d_sae: int) -> float:
-    """Return 2e-4 / sqrt(d_sae / 2**14), the rule of EleutherAI's `sparsify` and of `dictionary_learning`.
+    """Return 4e-4 / sqrt(d_sae / 2**14), twice the rule of EleutherAI's `sparsify` and of `dictionary_learning`.
 
-    The scaling with the root of d_sae is the one that Gao et al. (arXiv 2406.04093, appendix A) fitted.
+    The scaling with the root of d_sae is the one that Gao et al. (arXiv 2406.04093, appendix A) fitted. Runs of a few
+    million vectors gain from still more, until latents die.
     """
     return REFERENCE_LR / (d_sae / REFERENCE_D_SAE) ** 0.5
 

@@ -45,7 +45,7 @@ class TestResolve:
         assert (resolved.n_vectors, resolved.n_epochs) == (1500, None)
         assert resolved.n_steps == 12
         assert resolved.dead_after_vectors == 75
-        assert resolved.optimiser.lr == pytest.approx(2e-4 * (2**14 / 48) ** 0.5)
+        assert resolved.optimiser.lr == pytest.approx(4e-4 * (2**14 / 48) ** 0.5)
 
     def test_long_runs_call_a_latent_dead_after_ten_million(self, config: TrainConfig) -> None:
         long = dataclasses.replace(config, n_vectors=10**9)
