@@ -33,6 +33,16 @@ CHUNK = 4096
 TRUTH_SEED = 0x7247
 """Directions drawn with the seed of a dictionary would be those that it starts from."""
 
+PENALTIES: dict[str, dict[str, dict[str, Any]]] = {
+    "relu": {
+        "SAELens": {"l1_coefficient": 2.0},
+        "dictionary_learning": {"l1_penalty": 1.0},
+        "overcomplete": {"penalty": 4e-5},
+    },
+    "jumprelu": {"overcomplete": {"penalty": 4e-5}},
+}
+"""Peers that have no target for L0 get penalties found by hand on `small`, for an L0 as near to k as they reach there."""
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -207,7 +217,7 @@ def main() -> None:
     parser.add_argument("--grounds", nargs="*", default=["small"], choices=list(grounds()))
     parser.add_argument("--kinds", nargs="*", default=["topk", "batch_topk", "matryoshka", "jumprelu", "relu"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON: kind -> library -> settings, lr too")
+    parser.add_argument("--settings", type=json.loads, default=PENALTIES, help="JSON: kind -> library -> settings, lr too")
     options: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

@@ -77,8 +77,9 @@ class Ours(Learner):
 
     def __init__(self, task: Task, sample: Tensor, candidates: str = "exact") -> None:
         torch.manual_seed(task.seed)
-        sized = {"d_sae": task.d_sae} | ({"k": task.k} if "topk" in task.kind or task.kind == "matryoshka" else {})
-        config = registry.decode_config({"kind": task.kind} | sized | task.settings)
+        selects = "topk" in task.kind or task.kind in ("matryoshka", "matching_pursuit", "archetypal")
+        sparsity = {"k": task.k} if selects else {"target_l0": float(task.k)}
+        config = registry.decode_config({"kind": task.kind, "d_sae": task.d_sae} | sparsity | task.settings)
         train = TrainConfig(
             store=Path(),
             hookpoint="bench",
