@@ -8,7 +8,8 @@ SaeError
 ├── StoreError         an activation store that is missing, damaged, incomplete or full
 ├── DictionaryError    a dictionary file that cannot be read, written or applied
 ├── TrainingError      a run that diverged or cannot be resumed
-└── EvaluationError    a score that is undefined for what was given
+├── EvaluationError    a score that is undefined for what was given
+└── CatalogError       a catalog that is missing, damaged, or has no such card
 
 A message says where, what was found, what is allowed, and the nearest match.
 """
@@ -51,6 +52,10 @@ class TrainingError(SaeError):
 
 class EvaluationError(SaeError):
     """A score that is undefined for what was given."""
+
+
+class CatalogError(SaeError):
+    """A catalog that is missing, damaged, or has no such card."""
 
 
 def nearest(found: str, allowed: Iterable[str], limit: int = 12) -> str:

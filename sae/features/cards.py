@@ -1,0 +1,77 @@
+"""What is known of one latent, neuron or direction, as plain data: needs no torch.
+
+A card is JSON through and through, the same in the catalog's files, on the page and in the notebook. Its sections are
+those of `SECTIONS`; one that could not be made (no logits in a CLIP model, no labels on somebody's text) is missing,
+never empty.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SECTIONS = {
+    "statistics": "how often and how strongly it fires, with a histogram of its activations",
+    "examples": "where it is strongest, at every quantile and level, at random, nearly on, and most negative",
+    "writes": "what it does to the output: logits, or captions near it in the joint space",
+    "neurons": "the neurons it reads and writes most, and those it goes with",
+    "neighbours": "latents like it, and parents and children in dictionaries of other sizes",
+    "labels": "the labels that it answers to",
+    "facets": "its response to a concept as photo, sketch, word and symbol",
+    "scores": "its interpretability scores, with those of controls",
+    "mixture": "of a neuron: the concepts it mixes and the latents that carry each",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A latent with its evidence, or a neuron's or direction's.
+
+    Attributes:
+        kind: "latent", "neuron" or "direction".
+        index: its number among its kind.
+        title: a few words: its best explanation, or its strongest tokens or captions.
+        sections: what is known, by name; see `SECTIONS`.
+    """
+
+    kind: str
+    index: int
+    title: str
+    sections: Mapping[str, Any]
+
+    def __getitem__(self, section: str) -> Any:
+        """Return a section; a KeyError names those that this card has."""
+        if section not in self.sections:
+            raise KeyError(f"{section}: {self.kind} {self.index} has {', '.join(self.sections)}")
+        return self.sections[section]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as it goes into files and to the page."""
+        return {"kind": self.kind, "index": self.index, "title": self.title, **self.sections}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Card":
+        rest = {key: value for key, value in data.items() if key in SECTIONS}
+        return cls(kind=data["kind"], index=data["index"], title=data["title"], sections=rest)
+
+    def packed(self) -> bytes:
+        """Return the card compressed; numbers are rounded to what a reader can see by whoever made them."""
+        text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return zlib.compress(text.encode(), 6)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "Card":
+        return cls.from_json(json.loads(zlib.decompress(data)))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield every string in plain data, keys left out: what a text search looks through."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
