@@ -52,7 +52,7 @@ ARCHITECTURES = {
     "matryoshka": "jumprelu",
     "gated": "gated",
 }
-EXTRA = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag", "b_gate")}
+EXTRA = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag")}
 LAYOUT_VERSION = "6.0.0"
 """First version of SAELens whose layout `write` follows."""
 
@@ -82,7 +82,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         kind=kind,
         W_enc=take(tensors, "W_enc", path),
         W_dec=_rescaled_decoder(tensors, path),
-        b_enc=None if kind == "gated" else take(tensors, "b_enc", path),
+        b_enc=take(tensors, "b_gate" if kind == "gated" else "b_enc", path),
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=config.get("apply_b_dec_to_input", True),
         transcoder="transcoder" in architecture,
@@ -150,13 +150,12 @@ def _architecture(dictionary: Dictionary) -> str:
 def _tensors(dictionary: Dictionary, architecture: str) -> dict[str, Tensor]:
     """Return what SAELens saves."""
     ours = dictionary.tensors()
-    if architecture == "gated":
-        ours["b_gate"] = ours.pop("b_enc")
     if architecture == "matching_pursuit":
         return {name: ours[name].cpu().contiguous() for name in ("W_dec", "b_dec")}
-    biases = () if architecture == "gated" else ("b_enc",)
     extra = EXTRA["jumprelu"] if "jumprelu" in architecture else EXTRA.get(architecture, ())
-    tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", *biases, *extra)}
+    tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", "b_enc", *extra)}
+    if architecture == "gated":
+        tensors["b_gate"] = tensors.pop("b_enc")
     if dictionary.config.skip:
         tensors["W_skip"] = ours["W_skip"].T
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}

@@ -58,7 +58,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         kind=kind,
         W_enc=take(tensors, "W_enc", file),
         W_dec=take(tensors, "W_dec", file),
-        b_enc=None if kind == "gated" else take(tensors, "b_enc", file),
+        b_enc=take(tensors, "b_gate" if kind == "gated" else "b_enc", file),
         b_dec=take(tensors, "b_dec_out" if transcoder else "b_dec", file),
         transcoder=transcoder,
         b_in=take(tensors, "b_dec", file) if transcoder else None,
@@ -75,7 +75,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
 def _kind(config: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, Tensor]]:
     architecture, activation = config.get("architecture", "standard"), config.get("activation_fn_str", "relu")
     if architecture == "gated" and activation == "relu":
-        return "gated", {name: take(tensors, name, file) for name in ("r_mag", "b_mag", "b_gate")}
+        return "gated", {name: take(tensors, name, file) for name in ("r_mag", "b_mag")}
     if architecture == "standard" and activation in ("relu", "topk"):
         return activation, {}
     raise DictionaryError(
