@@ -78,6 +78,12 @@ def sole_hookpoint(dictionary: Dictionary) -> str:
     return site.hookpoint
 
 
+def target_hookpoint(dictionary: Dictionary) -> str | None:
+    """Return what a transcoder writes, several hookpoints joined by " + "; None if its provenance does not say."""
+    sites = dictionary.provenance.get("target_sites", ())
+    return " + ".join(site["hookpoint"] for site in sites) or dictionary.provenance.get("target_hookpoint")
+
+
 def site_decoders(dictionary: Dictionary) -> list[Float[Tensor, "d_sae _"]]:
     """Return the columns of `W_dec` that write each site, as views."""
     return [dictionary.W_dec.detach()[:, site.columns] for site in output_sites(dictionary)]

@@ -18,6 +18,7 @@ from sae import config as configs
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.formats.files import read_json, read_safetensors, setting, take
 from sae.dictionaries.formats.parts import Parts
+from sae.dictionaries.sites import target_hookpoint
 from sae.durable import write_durably
 from sae.errors import DictionaryError, nearest
 
@@ -196,7 +197,15 @@ def _current(config: dict[str, Any]) -> dict[str, Any]:
         config["architecture"] = architecture
     if isinstance(config.get("normalize_activations"), bool):
         config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
-    named = ("model_name", "hook_name", "dataset_path", "context_size", "prepend_bos", "sae_lens_version")
+    named = (
+        "model_name",
+        "hook_name",
+        "hook_name_out",
+        "dataset_path",
+        "context_size",
+        "prepend_bos",
+        "sae_lens_version",
+    )
     return config | {"metadata": {key: config[key] for key in named if key in config}}
 
 
@@ -224,6 +233,8 @@ def _provenance(config: dict[str, Any]) -> dict[str, Any]:
     provenance = dict(metadata.get("provenance") or {})
     if metadata.get("hook_name"):
         provenance["hookpoint"] = metadata["hook_name"]
+    if "transcoder" in config["architecture"] and metadata.get("hook_name_out"):
+        provenance["target_hookpoint"] = metadata["hook_name_out"]
     kept = {key: value for key, value in metadata.items() if key != "provenance" and value is not None}
     return provenance | {"saelens": kept}
 
@@ -234,6 +245,7 @@ def _metadata(dictionary: Dictionary) -> dict[str, Any]:
         "sae_lens_version": LAYOUT_VERSION,
         "model_name": str(provenance.get("subject", "")).removeprefix("language:") or None,
         "hook_name": provenance.get("hookpoint"),
+        **({"hook_name_out": target_hookpoint(dictionary)} if dictionary.is_transcoder else {}),
         "training_architecture": dictionary.config.kind,
         "provenance": provenance,
     }

@@ -53,7 +53,6 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     if "W_skip" in tensors:
         extra["W_skip"] = tensors["W_skip"].T
     normalisation = config.get("normalize_activations") or "none"
-    layer, site = config.get("hook_point_layer"), config.get("layer_subtype", "hook_resid_post")
     return Parts(
         kind=kind,
         W_enc=take(tensors, "W_enc", file),
@@ -66,10 +65,18 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         tensors=extra,
         per_vector=normalisation if normalisation in ("layer_norm", "constant_norm_rescale") else None,
         provenance={
-            "hookpoint": None if layer is None else f"visual.blocks.{layer}.{site}",
+            "hookpoint": _hookpoint(config, "hook_point_layer", "layer_subtype"),
+            "target_hookpoint": _hookpoint(config, "out_hook_point_layer", "layer_out_subtype") if transcoder else None,
             "vit_prisma": {key: value for key, value in config.items() if isinstance(value, str | int | float | dict)},
         },
     )
+
+
+def _hookpoint(config: Mapping[str, Any], layer: str, site: str) -> str | None:
+    """Return our name of the place that two settings name, None if one of them is not there."""
+    if config.get(layer) is None or config.get(site) is None:
+        return None
+    return f"visual.blocks.{config[layer]}.{config[site]}"
 
 
 def _kind(config: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, Tensor]]:
