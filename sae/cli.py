@@ -113,6 +113,7 @@ def show(arguments: list[str]) -> None:
 
     from sae.activations.harvest_config import HarvestConfig
     from sae.dictionaries.io import load_dictionary
+    from sae.dictionaries.sites import hookpoints_read
     from sae.features.show import ShowConfig
     from sae.features.show import show as run
     from sae.inputs.source import builtin_inputs
@@ -122,8 +123,11 @@ def show(arguments: list[str]) -> None:
         arguments = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
     settings = _configured(ShowConfig, arguments, "sae show")
     dictionary = load_dictionary(settings.dictionary)
+    hookpoints_read(dictionary)  # refuses what cannot be shown before anything is opened
     if settings.store is None:
-        subject_id = dictionary.provenance["subject"]
+        subject_id = dictionary.provenance.get("subject")
+        if subject_id is None:
+            raise ConfigError(f"{settings.dictionary}: its file does not say which subject it reads; give --store.")
         subject, inputs = _open(subject_id, builtin_inputs(subject_id))
     else:
         subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))

@@ -17,8 +17,8 @@ quadratic loss: Conerly et al. 2024, Circuits updates, and the paper's appendix.
 do not fire back towards their thresholds: Conerly et al. 2025, Circuits updates of January.
 
 The entries within the ramp are found together with the active ones, so all of this is sparse. So is the last term,
-although it is about the silent latents: relu(t - p) = t - p + relu(p - t), where p is affine in x, so that its mean over
-rows is p at the mean of the rows, and the rest concerns the active latents.
+although it is about the silent latents: relu(t - p) = t - p + relu(p - t), where p is affine in x, so that its mean
+over rows is p at the mean of the rows, and the rest concerns the active latents.
 
 What differs from the paper: thresholds themselves are learned, not their logarithms, and kept from falling below zero;
 they start where latents fire a few times as often as wanted; strength is that of sparsity.py; the auxiliary loss.
