@@ -224,7 +224,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     for command in (harvest, train, evaluate, compare, relate, show, info, convert, push, verify, hookpoints)
 }
 
-
 UNCONFIGURED = ("compare", "info", "convert", "push", "verify", "hookpoints")
 """Commands without a config, whose help is their docstring."""
 
@@ -240,11 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
-        if (
-            rest
-            and rest[0] in ("-h", "--help")
-            and name in ("compare", "info", "convert", "push", "verify", "hookpoints")
-        ):
+        if rest and rest[0] in ("-h", "--help") and name in UNCONFIGURED:
             print(inspect.getdoc(COMMANDS[name]))
             return 0
         log.setup()

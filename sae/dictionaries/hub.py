@@ -125,8 +125,11 @@ def model_card(
         path_in_repo: folder of the dictionary in the repository.
     """
     source = PREFIX + str(PurePosixPath(repo) / path_in_repo)
-    chosen = {key: value for key, value in configs.encode(dictionary.config).items() if value not in (None, False)}
-    settings = {"kind": chosen.pop("kind"), "d_in": dictionary.d_in, "d_out": dictionary.d_out, **chosen}
+    config = configs.encode(dictionary.config)
+    settings = {"kind": config["kind"], "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
+    settings |= {"d_out": dictionary.d_out} if dictionary.is_transcoder else {}
+    # What its codes depend on. Settings of training are in dictionary.json, and those of an imported one are not known.
+    settings |= {key: config[key] for key in ("k", "layer_norm", "skip") if config.get(key)}
     origin = ("subject", "hookpoint", "target_hookpoint")
     settings |= {key: dictionary.provenance[key] for key in origin if key in dictionary.provenance}
     facts = "\n".join(f"- {key}: `{value}`" for key, value in settings.items())

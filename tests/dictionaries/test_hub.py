@@ -168,6 +168,16 @@ def test_the_card_says_what_it_is_how_to_load_it_and_what_it_scored(tmp_path: Pa
     assert "| metric | value |\n| --- | --- |\n| fvu | 0.1 \\| 0.2 |" in card
     assert "![controls](pictures/controls.png)" in card
     assert "There is no report." in hub.model_card(dictionary, "one/two")
+    assert "auxk" not in card and "d_out" not in card and "layer_norm" not in card
+
+
+def test_the_card_of_a_transcoder_says_both_ends() -> None:
+    dictionary = TopK(TopKConfig(d_sae=12, k=2, skip=True), 6, 5)
+    dictionary.provenance = {"hookpoint": "blocks.0.mlp.hook_in", "target_hookpoint": "blocks.0.hook_mlp_out"}
+    card = hub.model_card(dictionary, "one/two")
+    for fact in ("d_in: `6`", "d_out: `5`", "skip: `True`", "target_hookpoint: `blocks.0.hook_mlp_out`"):
+        assert f"- {fact}\n" in card
+    assert "x_hat = dictionary(x)  # [batch, 5]" in card
 
 
 @pytest.mark.parametrize("name", ["one/two", "hub:one/two", "one/two/"])
