@@ -41,7 +41,7 @@ PENALTIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "jumprelu": {"overcomplete": {"penalty": 4e-5}},
 }
-"""Peers that have no target for L0 get penalties found by hand on `small`, for an L0 as near to k as they reach there."""
+"""Peers without a target for L0 get penalties found by hand on `small`, for an L0 as near to k as they reach there."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Kernels for CPUs: blocked selection, then sums of weighted rows by torch's embedding_bag, dots by its sparse products.
+"""Kernels for CPUs: blocked selection, sums of weighted rows by embedding_bag, dots by a sampled sparse product.
 
 Each output is summed by one thread in a fixed order, so results have the same bits for the same inputs and number of
 threads.
