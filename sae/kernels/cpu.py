@@ -180,8 +180,8 @@ def _partitioned(pre: Tensor, k: int) -> Int[Tensor, "rows k"]:
     first = pre.shape[1] - k
     if first == 0:
         return torch.arange(k).expand(len(pre), k)
-    stripes = pre.float().numpy()
-    stripes = np.array_split(stripes, min(torch.get_num_threads(), max(len(stripes) // STRIPE_ROWS, 1)))
+    rows = (pre.float() if pre.dtype == torch.bfloat16 else pre).numpy()  # numpy has no bfloat16
+    stripes = np.array_split(rows, min(torch.get_num_threads(), max(len(rows) // STRIPE_ROWS, 1)))
     if len(stripes) == 1:
         return torch.from_numpy(_last_columns(stripes[0], first))
     found = _pool(len(stripes)).map(_last_columns, stripes, [first] * len(stripes))
