@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from sae import config as configs
 from sae.activations.store import ActivationStore, Vectors
@@ -40,6 +40,7 @@ from sae.features.catalog import (
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
 from sae.features.firings import Firings, Record, record
+from sae.features.sampling import strongest
 from sae.features.scores import Scores, facts
 from sae.features.show import token_decoder
 from sae.features.titles import CaptionTitles, searched, text_title
@@ -131,6 +132,17 @@ class Ground:
     def evidence(self, firings: Firings) -> Evidence:
         """Return the evidence of a range of latents."""
         return Evidence(firings, self.origins, self.config.examples, self.config.seed, self.modality == "image")
+
+    @cached_property
+    def top_examples(self) -> Int64[np.ndarray, "d_sae top"]:
+        """Numbers of the strongest examples of every latent, -1 where there are fewer; read when asked for."""
+        found = []
+        for latents in self.record.ranges(range(self.dictionary.d_sae)):
+            firings = self.record.of(latents)
+            example = self.origins.example[firings.rows]
+            entries = strongest(firings, example, self.config.examples.top)
+            found.append(np.where(entries >= 0, example[entries], -1) if len(example) else entries)
+        return np.concatenate(found)
 
 
 def sections(ground: Ground) -> dict[str, Section]:
@@ -260,7 +272,7 @@ class Maker:
         if label and label["auc"] >= TITLE_AUC and label.get("average_precision", 0) >= TITLE_PRECISION:
             return label["label"]
         top = own.get("examples", {}).get("top", [])
-        return self._title(top) if top else "never fires"
+        return (self._title(top) or f"latent {latent}") if top else "never fires"
 
 
 def shown_by(ground: Ground) -> tuple[Contexts, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int, Int64, UInt8
 
 from sae.activations.examples import StoredInputs
 from sae.errors import CatalogError
@@ -30,16 +30,18 @@ class Window:
     example: int
     position: int
     value: float
-    known: Int64[np.ndarray, " rows"]
-    positions: Int64[np.ndarray, " firing"]
+    known: Int[np.ndarray, " rows"]
+    positions: Int[np.ndarray, " firing"]
     activations: Float32[np.ndarray, " firing"]
 
 
 class Contexts(Protocol):
     """Turns a window into a reference to an example, as cards hold it."""
 
-    reach: int | None
-    """Rows on either side that a window holds; None for the whole example."""
+    @property
+    def reach(self) -> int | None:
+        """Rows on either side that a window holds; None for the whole example."""
+        ...
 
     def ref(self, window: Window) -> Ref: ...
 
@@ -79,14 +81,13 @@ def _windows(
     first, last = (np.searchsorted(firings.places, (latent + end).ravel()).tolist() for end in (low, high))
     fields = (rows, low, high, values, origins.example[rows], origins.position[rows])
     columns = (field.ravel().tolist() for field in fields)
-    position = origins.position.astype(np.int64)
-    fired_at = position[firings.rows]
+    fired_at = origins.position[firings.rows]
     for row, begin, end, value, example, centre, start, stop in zip(*columns, first, last, strict=True):
         if row < 0:
             yield None
             continue
-        known, fired = position[begin:end], slice(start, stop)
-        yield Window(example, centre, value, known, fired_at[fired], firings.values[fired])
+        fired = slice(start, stop)
+        yield Window(example, centre, value, origins.position[begin:end], fired_at[fired], firings.values[fired])
 
 
 class TextContexts:
@@ -100,15 +101,17 @@ class TextContexts:
     """
 
     def __init__(self, inputs: StoredInputs, decode: Callable[[int], str], reach: int, pooled: bool = False) -> None:
-        self.reach, self._pooled = reach, pooled
+        self.reach: int | None = reach
+        self._context, self._pooled = reach, pooled
         self._decode = cache(decode)
         self._tokens = lru_cache(REMEMBERED)(lambda example: inputs.tokens(example).tolist())
 
     def ref(self, window: Window) -> Ref:
         """Return the tokens with a value each, null where there is no vector."""
         tokens, decode = self._tokens(window.example), self._decode
-        middle = min(self.reach, len(tokens)) if self._pooled else window.position
-        start, stop = max(0, middle - self.reach), min(len(tokens), middle + self.reach + 1)
+        reach = self._context
+        middle = min(reach, len(tokens)) if self._pooled else window.position
+        start, stop = max(0, middle - reach), min(len(tokens), middle + reach + 1)
         values: list[float | None] = [None] * (stop - start)
         if not self._pooled:
             self._fill(values, start, window)
@@ -126,9 +129,14 @@ class TextContexts:
 
     @staticmethod
     def _fill(values: list[float | None], start: int, window: Window) -> None:
-        known = window.known - start
-        for place in known[(known >= 0) & (known < len(values))].tolist():
-            values[place] = 0
+        first, last = int(window.known[0]), int(window.known[-1])
+        if last - first + 1 == len(window.known):
+            first, stop = max(first - start, 0), min(last + 1 - start, len(values))
+            values[first:stop] = [0] * (stop - first)
+        else:
+            for position in window.known.tolist():
+                if 0 <= position - start < len(values):
+                    values[position - start] = 0
         for position, value in zip(window.positions.tolist(), window.activations.tolist(), strict=True):
             if 0 <= position - start < len(values):
                 values[position - start] = rounded(value)
@@ -145,7 +153,7 @@ class ImageContexts:
         folder: the catalog's.
     """
 
-    reach = None
+    reach: int | None = None
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 SEGMENT_ROWS = 1 << 16
 DENSE_SEGMENT_ENTRIES = 1 << 24
-READ_ENTRIES = 1 << 24
+READ_ENTRIES = 1 << 23
 """Firings to hold in memory at a time, if no single latent has more."""
 
 
@@ -82,7 +82,6 @@ class Record:
 
     def __init__(self, folder: Path, n_rows: int, segment_rows: int) -> None:
         self.folder, self.n_rows, self.segment_rows = folder, n_rows, segment_rows
-        self._open = lru_cache(maxsize=256)(map_tensors)
         offsets = [self._segment(number)["offsets"].numpy() for number in range(-(-n_rows // segment_rows))]
         self._offsets = np.stack(offsets)
 
@@ -120,7 +119,7 @@ class Record:
     def _segment(self, number: int) -> dict[str, Tensor]:
         path = segment_path(self.folder, number)
         try:
-            return self._open(path)
+            return map_tensors(path)  # mapped anew each time, so that what was read is not held
         except StoreError as cause:
             raise CatalogError(
                 f"{path}: cannot be read ({cause}); build the catalog again to go on from here."

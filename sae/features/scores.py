@@ -18,9 +18,12 @@ from sae.evaluation.report import FILE_NAME as REPORT_FILE
 from sae.evaluation.report import Report
 from sae.features.cards import rounded
 
+COUNTED = ("firing_rate", "dead_fraction", "dense_fraction")
+"""Metrics that say what a card's statistics say already."""
+
 
 class Scores:
-    """The section "scores": each score of a latent, with the mean and 95 % interval of the strongest control.
+    """The section "scores": each score of a latent, with mean and 95 % interval of the strongest control, "against".
 
     Args:
         report: of the dictionary.
@@ -28,8 +31,9 @@ class Scores:
     """
 
     def __init__(self, report: Report, latents: LatentScores) -> None:
-        self.report, self.latents = report, latents
-        self._controls = {name: self._control(name) for name in latents.values}
+        self.report = report
+        self.values = {name: values for name, values in latents.values.items() if name not in COUNTED}
+        self._controls = {name: self._control(name) for name in self.values}
 
     @classmethod
     def find(cls, named: str | None, dictionary: Dictionary, source: str) -> "Scores | None":
@@ -49,14 +53,12 @@ class Scores:
 
     def columns(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
         """Return every score, nan where a latent has none."""
-        return {f"score.{name}": values.numpy() for name, values in self.latents.values.items()}
+        return {f"score.{name}": values.numpy() for name, values in self.values.items()}
 
-    def of(self, latents: range) -> list[dict[str, dict[str, float | None]] | None]:
+    def of(self, latents: range) -> list[dict[str, dict[str, Any]] | None]:
         """Return the scores that each latent has."""
-        names = list(self.latents.values)
-        table = np.stack(
-            [self.latents.values[name][latents.start : latents.stop].double().numpy() for name in names], 1
-        )
+        names = list(self.values)
+        table = np.stack([self.values[name][latents.start : latents.stop].double().numpy() for name in names], 1)
         found = [
             {
                 name: {"value": rounded(value)} | self._controls[name]
@@ -96,11 +98,11 @@ class Scores:
         row |= {"control": control, "control_value": rounded(rival.value)}
         return row | ({"verdict": difference.verdict} if difference else {})
 
-    def _control(self, name: str) -> dict[str, float | None]:
+    def _control(self, name: str) -> dict[str, Any]:
         score = self.report.score(name)
         control = None if score is None else self.report.strongest(score)
         rival = None if control is None else self.report.score(name, control)
-        return {} if rival is None else {"control": rounded(rival.value), **_ends(rival)}
+        return {} if rival is None else {"control": rounded(rival.value), "against": control, **_ends(rival)}
 
 
 def _ends(score: Score) -> dict[str, float | None]:

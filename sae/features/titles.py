@@ -10,6 +10,9 @@ from sae.features.cards import strings
 
 Ref = Mapping[str, Any]
 LONGEST = 60
+LIFT = 2.0
+"""How many times commoner than usual a caption's word must be to say something."""
+PLAIN = frozenset(("and", "for", "from", "that", "the", "this", "with"))
 SEARCHED = 600
 """Characters of a card's words that a search looks through."""
 VISIBLE = str.maketrans({"\n": "⏎", "\t": "→", "\r": "␍"})
@@ -43,17 +46,16 @@ class CaptionTitles:
         self._n, self._seen = len(found), Counter(word for one in found for word in one)
 
     def title(self, refs: Sequence[Ref], n: int = 3) -> str:
-        """Return the words with most evidence, most telling first, of those in at least a third of the images."""
+        """Return the most telling words, in order, of those in the captions of at least a third of the images."""
         counts = Counter(word for ref in refs for word in set(words(" ".join(strings(ref.get("about", {}))))))
-        telling = {
-            word: self._evidence(word, count, len(refs)) for word, count in counts.items() if 3 * count >= len(refs)
-        }
-        best = sorted((word for word in telling if telling[word] > 0), key=lambda word: (-telling[word], word))
-        return cut(" · ".join(best[:n]))
+        telling = {word: self._lift(word, count, len(refs)) for word, count in counts.items() if len(word) > 2}
+        often = [word for word in telling if 3 * counts[word] >= len(refs) and word not in PLAIN]
+        best = sorted(often, key=lambda word: (-counts[word] * math.log(telling[word]), word))[:n]
+        return cut(" · ".join([word for word in best if telling[word] >= LIFT] or best[:1]))
 
-    def _evidence(self, word: str, count: int, n: int) -> float:
-        expected = n * (self._seen[word] + 0.5) / (self._n + 1)
-        return count * math.log(count / expected)
+    def _lift(self, word: str, count: int, n: int) -> float:
+        """Return how many times commoner a word is here than in all captions."""
+        return count / n * (self._n + 1) / (self._seen[word] + 0.5)
 
 
 def words(text: str) -> list[str]:
