@@ -180,7 +180,7 @@ def test_every_firing_of_a_part_is_as_likely(kept: Record, origins: Origins) -> 
     firings = read(kept)
     latent = int(firings.counts.argmax())
     seen = np.zeros(N_ROWS)
-    for seed in range(600):
+    for seed in range(200):
         for few in (False, True):
             shown = Evidence(firings, origins, FEW, seed, few).examples()["random"]
             rows = shown.rows[latent][shown.rows[latent] >= 0]

@@ -66,6 +66,9 @@ class TinySubject:
         kind[:, 0] = Kind.POOLED if n == 1 else Kind.CLASS
         return Rows(keep=torch.ones_like(kind, dtype=torch.bool), kind=kind)
 
+    def forward(self, batch: Batch, edits: Any = None, grad: bool = False) -> Any:
+        raise NotImplementedError("a catalog reads; it does not run to the end")
+
     def patch_grid(self, grid: str) -> tuple[int, int]:
         return GRID
 
@@ -126,7 +129,8 @@ def tiny_store(folder: Path, kind: str) -> tuple[ActivationStore, TinySubject, T
 def tiny_dictionary(store: ActivationStore, hookpoint: str, d_sae: int = 20) -> Dictionary:
     """Draw a dictionary; its last latent never fires."""
     dictionary = TopK(TopKConfig(d_sae=d_sae, k=3), WIDTH)
-    x = store.vectors(hookpoint).read(0, 100)
+    vectors = store.vectors(hookpoint)
+    x = vectors.read(0, min(100, len(vectors)))
     dictionary.initialise(x, torch.Generator().manual_seed(0))
     with torch.no_grad():
         dictionary.b_enc[-1] = -1e6
