@@ -14,6 +14,7 @@ Opening reads `catalog.json` alone; a card costs one small read, whatever the nu
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -92,7 +93,12 @@ class Shelf(Sequence[Card]):
         Raises:
             CatalogError: there is none of that number, or its file is damaged.
         """
-        return Card.unpacked(self.packed(index))
+        packed = self.packed(index)
+        try:
+            return Card.unpacked(packed)
+        except (zlib.error, ValueError, KeyError) as cause:
+            path = shard_path(self.folder, index // CARDS_PER_SHARD)
+            raise CatalogError(f"{path}: {self.kind} {index} is damaged ({cause}); build the catalog again.") from cause
 
     def __iter__(self) -> Iterator[Card]:
         return (self[index] for index in range(self.n_cards))
@@ -102,8 +108,12 @@ class Shelf(Sequence[Card]):
         if not 0 <= index < self.n_cards:
             raise CatalogError(f"{self.folder}: no {self.kind} {index}; they are numbered 0 to {self.n_cards - 1}.")
         shard, within = self._shard(index // CARDS_PER_SHARD), index % CARDS_PER_SHARD
-        start, stop = shard.get_slice("offsets")[within : within + 2].tolist()
-        return shard.get_slice("data")[start:stop].tobytes()
+        try:
+            start, stop = shard.get_slice("offsets")[within : within + 2].tolist()
+            return shard.get_slice("data")[start:stop].tobytes()
+        except SafetensorError as cause:
+            path = shard_path(self.folder, index // CARDS_PER_SHARD)
+            raise CatalogError(f"{path}: ends before {self.kind} {index}; build the catalog again.") from cause
 
     @cached_property
     def columns(self) -> dict[str, Float[np.ndarray, " cards"]]:

@@ -44,5 +44,5 @@ class CatalogConfig:
     def settings(self) -> dict[str, Any]:
         """What decides the cards beside dictionary and store."""
         return {"examples": configs.encode(self.examples)} | {
-            name: getattr(self, name) for name in ("context", "near_vectors", "seed")
+            name: getattr(self, name) for name in ("context", "near_vectors", "seed", "report")
         }

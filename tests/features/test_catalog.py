@@ -100,6 +100,13 @@ def test_damaged_files_are_told_of_by_name(folder: Path, tmp_path: Path) -> None
     assert catalog[3].index == 3
     with pytest.raises(CatalogError, match=r"000001.safetensors: cannot be read"):
         catalog[4]
+    whole = shard_path(folder / "latents", 0)
+    whole.write_bytes(whole.read_bytes()[:-40] + b"\0" * 40)
+    with pytest.raises(CatalogError, match="latent 3 is damaged"):
+        Catalog.open(folder)[3]
+    write_shard(folder / "latents", 2, [card(8)])
+    with pytest.raises(CatalogError, match="ends before latent 9"):
+        Catalog.open(folder)[9]
     (folder / "latents" / "words.json").write_text("[")
     with pytest.raises(CatalogError, match=r"words.json: cannot be read"):
         _ = catalog.latents.words
