@@ -50,6 +50,10 @@ class Responses(ABC):
         """Count, for each item and a few units, the items on which the unit's activation is no smaller."""
 
     @abstractmethod
+    def of_units(self, units: range) -> Self:
+        """Return the responses of consecutive units alone."""
+
+    @abstractmethod
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         """Area under the ROC curve of each unit as a detector of each label, in float64.
 
@@ -188,6 +192,11 @@ class SparseResponses(Responses):
         found[column, items] = ranks.places(values, offsets.numpy()) + np.where(values > 0, 0, n_silent[column])
         return found
 
+    def of_units(self, units: range) -> Self:
+        offsets = self.offsets[units.start : units.stop + 1]
+        start, stop = int(offsets[0]), int(offsets[-1])
+        return type(self)(offsets - start, self.items[start:stop], self.values[start:stop], self.n_items)
+
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         labels, silent = Weights.of(labels), self.n_items - self.counts
         # The silent items tie between the negative and the positive activations. Relative to their shared rank they
@@ -286,6 +295,9 @@ class DenseResponses(Responses):
     def places(self, units: Int[Tensor, " chosen"]) -> Int[np.ndarray, "chosen items"]:
         parts = [_ranked(self._compute(part), ranks.places, np.dtype(np.int32)) for part in units.split(SORTED_BLOCK)]
         return np.concatenate(parts)
+
+    def of_units(self, units: range) -> Self:
+        return type(self)(lambda chosen: self._compute(chosen + units.start), self.n_items, len(units))
 
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         labels, sums = Weights.of(labels), []

@@ -221,6 +221,10 @@ class Units:
     def n_units(self) -> int:
         return self.dictionary.d_sae
 
+    def part(self, units: range) -> "Units":
+        """Return consecutive units, of which only what they do on items is known."""
+        return _Part(self, units)
+
     @cached_property
     def codes(self) -> Codes:
         """Codes of all rows, where the dictionary selects; of one that does not they would be as large as can be."""
@@ -292,3 +296,17 @@ class Units:
             return pool_dense(parts, item, n_items) if len(x) > n_items else parts
 
         return DenseResponses.of(columns, n_items, dictionary.d_sae)
+
+
+class _Part(Units):
+    """Consecutive units of others."""
+
+    def __init__(self, whole: Units, units: range) -> None:
+        super().__init__(whole.name, whole.dictionary, whole.sample)
+        self._n_units = len(units)
+        self.responses = whole.responses.of_units(units)
+        self.halves = tuple(half.of_units(units) for half in whole.halves)  # type: ignore[assignment]
+
+    @property
+    def n_units(self) -> int:
+        return self._n_units
