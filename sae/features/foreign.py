@@ -4,6 +4,7 @@ Both describe a latent by flat lists (`pos_str` beside `pos_values`, ...) and an
 spelling of the examples' fields differs. Histograms are given by the middles of their bars.
 """
 
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,16 +56,19 @@ def example_of(
     tokens: Sequence[str],
     values: Sequence[float],
     losses: Sequence[float] | None = None,
-    bin_: tuple[float, float] | None = None,
-    more: Mapping[str, Any] | None = None,
+    between: tuple[float | None, float | None] = (None, None),
+    example: int = -1,
 ) -> dict[str, Any]:
-    """Return an example of another tool as a card's, `bin` being the activations between which it was drawn."""
+    """Return an example of another tool as a card's, with the activations between which it was drawn as `bin`.
+
+    Numbers that are no such limits, as the -1 that some write for the strongest examples, are passed over.
+    """
     position = max(range(len(values)), key=values.__getitem__)
-    ref: dict[str, Any] = {"example": -1, "position": position, "value": rounded(values[position]), "start": 0}
+    ref: dict[str, Any] = {"example": example, "position": position, "value": rounded(values[position]), "start": 0}
     ref |= {"tokens": list(tokens), "values": [rounded(value) for value in values]}
     ref |= {"losses": [rounded(loss) for loss in losses]} if losses else {}
-    ref |= more or {}
-    return ref | ({"bin": bin_} if bin_ else {})
+    low, high = between
+    return ref | ({"bin": [low, high]} if low is not None and high is not None and 0 <= low < high else {})
 
 
 def write_catalog(out: Path, about: About, cards: Iterable[tuple[int, bytes]]) -> Catalog:
@@ -111,7 +115,7 @@ def unpacked_rows(parts: Iterable[bytes]) -> list[dict[str, Any]]:
 def bars(histogram: Mapping[str, Sequence[float]]) -> tuple[list[float], list[float]]:
     """Return the heights and the middles of a histogram's bars."""
     edges = histogram["edges"]
-    return list(histogram["counts"]), [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+    return list(histogram["counts"]), [(low + high) / 2 for low, high in itertools.pairwise(edges)]
 
 
 def _card(packed: Mapping[int, bytes], index: int) -> Card:
@@ -130,9 +134,9 @@ def _statistics(feature: Mapping[str, Any], examples: Sequence[Mapping[str, Any]
     if largest is None and examples:
         largest = max(example["value"] for example in examples)
     # Rates came through a percentage of three decimals: where a latent fires, 0 means that it is not known.
-    unknown = rate is None or (rate == 0 and bool(largest))
+    rate = None if rate == 0 and largest else rate
     linear = _histogram(feature.get("freq_hist_data_bar_heights"), feature.get("freq_hist_data_bar_values"))
-    found = {"rate": None if unknown else rounded(rate), "max": None if largest is None else rounded(largest)}
+    found = {"rate": None if rate is None else rounded(rate), "max": None if largest is None else rounded(largest)}
     return {name: value for name, value in (found | {"linear": linear}).items() if value is not None}
 
 

@@ -34,10 +34,10 @@ def best_control_auc(controls: Iterable[Units]) -> dict[str, float]:
 class Labelled:
     """The section "labels": the labels that a latent separates best, chosen on one half and measured on the other.
 
-    Labels are those with an area under the ROC curve above 0.8 on the half to match on, at most `n`, and the best one
-    in any case. Areas and average precision are held out and defined as in `evaluation.labels`. `levels` cut the
-    activations above 0 into bands of equal width and give the share of held-out items in each that have the label;
-    bands without items are left out.
+    Labels are those with an area under the ROC curve above 0.8 on the half to match on, at most `n`: a latent that
+    answers to none of them has none, for the best of hundreds of labels always looks like something. Areas and average
+    precision are held out and defined as in `evaluation.labels`. `levels` cut the activations above 0 into bands of
+    equal width and give the share of held-out items in each that have the label; bands without items are left out.
 
     Args:
         units: at work on a sample with labels.
@@ -60,16 +60,14 @@ class Labelled:
         self._columns = units.sample.table.columns[~units.sample.match]
 
     def of(self, latents: range) -> list[list[dict[str, Any]] | None]:
-        """Return the section of each latent; None for those that tell no items apart."""
+        """Return the section of each latent; None for those that answer to no label."""
         return [section for block in _blocks(latents) for section in self._of_block(block)]
 
     def _of_block(self, latents: range) -> list[list[dict[str, Any]] | None]:
         part = self.units.part(latents)
         (match_auc, auc), held_out = part.auc, part.halves[1]
         top = match_auc.topk(min(self.n, match_auc.shape[1]), dim=1)
-        answered = top.values > MIXED_AUC
-        answered[:, 0] = (match_auc != 0.5).any(1)
-        row, rank = answered.nonzero(as_tuple=True)
+        row, rank = (top.values > MIXED_AUC).nonzero(as_tuple=True)
         label = top.indices[row, rank]
         precision = average_precision(held_out, part.sample.label_halves[1], row, label).tolist()
         found: list[list[dict[str, Any]] | None] = [None] * len(latents)

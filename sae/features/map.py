@@ -16,7 +16,7 @@ from sae.errors import ConfigError
 N_NEIGHBOURS = 15
 MIN_DIST = 0.1
 TITLE_WORDS = 3
-_MIN_CLUSTER = 8
+MOST_REGIONS = 64
 _WORD = re.compile(r"[^\W_][\w.'-]*|[^\w\s]+")
 
 
@@ -26,7 +26,7 @@ class Map:
 
     Attributes:
         x, y: place in the plane; nan for latents that are left out.
-        cluster: number of the region, -1 for latents between regions and those left out.
+        cluster: number of the region, -1 for latents that are left out.
         clusters: `{"id", "title", "n"}` of every region, the largest first.
     """
 
@@ -47,10 +47,12 @@ def draw_map(
     keep: Bool[np.ndarray, " d_sae"] | None = None,
     seed: int = 0,
 ) -> Map:
-    """Lay the rows of a decoder out in the plane by UMAP of their cosines, and find regions by HDBSCAN.
+    """Lay the rows of a decoder out in the plane by UMAP of their cosines, and part them into regions by k-means.
 
-    The same seed gives the same map on the same machine and library versions (McInnes et al. 2018, arXiv 1802.03426;
-    Campello et al. 2013). Only neighbourhoods mean something, not distances across the map.
+    The same seed gives the same map on the same machine and library versions. Of the layout only neighbourhoods mean
+    something, not distances across the map (McInnes et al. 2018, arXiv 1802.03426); regions are those of the directions
+    themselves, brought to length 1, not of the layout. Clusters by density are none in a dictionary that is spread
+    evenly: all but a few islands are one.
 
     Args:
         W_dec: the directions.
@@ -67,7 +69,7 @@ def draw_map(
     cluster = np.full(len(rows), -1, dtype=np.int64)
     if drawn.any():
         place[drawn] = _laid_out(rows[drawn], seed)
-        cluster[drawn] = _regions(place[drawn])
+        cluster[drawn] = _regions(rows[drawn], seed)
     return Map(place[:, 0], place[:, 1], cluster, _named(cluster, titles))
 
 
@@ -86,19 +88,14 @@ def _laid_out(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Float[np.nda
     return layout.fit_transform(rows).astype(np.float32)
 
 
-def _regions(place: Float[np.ndarray, "drawn 2"]) -> Int[np.ndarray, " drawn"]:
-    """Number the regions from the largest on; -1 between them."""
-    from sklearn.cluster import HDBSCAN
+def _regions(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Int[np.ndarray, " drawn"]:
+    """Part rows of length 1 into regions, numbered from the largest on."""
+    from sklearn.cluster import MiniBatchKMeans
 
-    least = max(_MIN_CLUSTER, len(place) // 200)
-    if len(place) <= least:
-        return np.zeros(len(place), dtype=np.int64)
-    settings: dict[str, Any] = {"min_cluster_size": least, "min_samples": _MIN_CLUSTER, "copy": True}
-    found = HDBSCAN(**settings).fit_predict(place)
-    by_size = np.argsort(-np.bincount(found[found >= 0]), kind="stable") if (found >= 0).any() else np.zeros(0, int)
-    number = np.full(len(by_size) + 1, -1)
-    number[by_size] = np.arange(len(by_size))
-    return number[found]
+    count = min(max(1, round((len(rows) / 2) ** 0.5)), MOST_REGIONS)
+    found = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096).fit_predict(rows)
+    by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
+    return np.argsort(by_size)[found]
 
 
 def _named(cluster: Int[np.ndarray, " d_sae"], titles: Sequence[str]) -> list[dict[str, Any]]:

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
 from sae.errors import CatalogError
+from sae.evaluation.controls import random_directions
+from sae.evaluation.members import sparse
 from sae.evaluation.products import moments
 from sae.evaluation.responses import SparseResponses
-from sae.evaluation.splitting import MIN_TOGETHER, masked_cosines
+from sae.evaluation.sample import Units
+from sae.evaluation.splitting import MIN_TOGETHER, Step, chance_bar, masked_cosines
 from sae.features.rounding import pairs
 
 N_NEAREST = 10
 MIN_SHARED = 2
 """Examples that two latents must share to be neighbours by them."""
-MASKED_BAR = 0.4
-"""Masked cosine from which a latent is a parent or child (Bricken et al. 2023); rare latents reach it by chance."""
+N_RELATIVES = 5
 _ENTRIES_AT_ONCE = 1 << 23
 """Products held at a time."""
 
@@ -60,17 +62,23 @@ class Relative:
     nearest: Nearest
 
     @classmethod
-    def by_activation(
-        cls, name: str, own: SparseResponses, other: SparseResponses, bar: float = MASKED_BAR, n: int = N_NEAREST
-    ) -> "Relative":
-        """Relate by the masked cosine (see `evaluation.splitting`) of activations on the same rows, above a bar."""
+    def by_activation(cls, name: str, own: Units, other: Units, n: int = N_RELATIVES, seed: int = 1) -> "Relative":
+        """Relate two dictionaries at work on the same rows by the masked cosine of their activations.
+
+        Only what is above chance counts: the bar that 5 % of random directions reach which fire as often as the larger
+        dictionary's latents, as for `evaluation.splitting.children`.
+        """
+        small, large = sorted((own, other), key=lambda units: units.n_units)
+        rates = large.responses.n_fired.double() / large.responses.n_items
+        drawn = Units("random_directions", random_directions(large.sample.x, rates, seed), large.sample)
+        bar = chance_bar(Step.between(sparse(small), sparse(drawn)))
         found = []
-        for _, cosine, together in masked_cosines(own, other):
+        for _, cosine, together in masked_cosines(sparse(own), sparse(other)):
             found.append(_top(torch.where((together >= MIN_TOGETHER) & (cosine > bar), cosine, -torch.inf).float(), n))
         return cls(name, other.n_units, Nearest.stacked(found))
 
     @classmethod
-    def by_decoder(cls, name: str, own: Dictionary, other: Dictionary, n: int = N_NEAREST) -> "Relative":
+    def by_decoder(cls, name: str, own: Dictionary, other: Dictionary, n: int = N_RELATIVES) -> "Relative":
         """Relate by the cosine of decoder rows.
 
         Raises:

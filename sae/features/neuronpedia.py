@@ -1,4 +1,4 @@
-"""Catalogs to and from the files that Neuronpedia imports and exports. Needs no torch.
+"""Catalogs to the files that Neuronpedia imports (`neuronpedia_import` reads them). Needs no torch.
 
     MODEL/SOURCE/{release,model,sourceset,source}.jsonl     one row each; only columns that Neuronpedia knows
     MODEL/SOURCE/features/batch-N.jsonl.gz                  1,024 latents
@@ -27,7 +27,7 @@ from sae.durable import write_durably
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import bars, card_of, example_of, packed_rows, unpacked_rows, write_catalog
+from sae.features.foreign import bars
 
 BATCH = 1024
 CREATOR = "clkht01d40000jv08hvalcvly"
@@ -108,50 +108,6 @@ def export_neuronpedia(
     return folder
 
 
-def import_neuronpedia(folder: Path | str, out: Path | str) -> tuple[Catalog, list[dict[str, Any]]]:
-    """Make a catalog of one source that Neuronpedia, or `export_neuronpedia`, wrote.
-
-    Returns:
-        The catalog, and the explanations as keyword arguments of `Explanations.add`.
-
-    Raises:
-        CatalogError: the folder has no features, or a file is damaged.
-    """
-    folder = Path(folder)
-    examples: dict[int, list[bytes]] = {}
-    for path in _batches(folder / "activations"):
-        of_file: dict[int, list[dict[str, Any]]] = {}
-        for row in _rows(path):
-            of_file.setdefault(int(row["index"]), []).append(_example(row))
-        for index, some in of_file.items():
-            examples.setdefault(index, []).append(packed_rows(some))
-    explanations = [_explanation(row) for path in _batches(folder / "explanations") for row in _rows(path)]
-    titles: dict[int, str] = {}
-    for one in sorted(explanations, key=lambda one: -(one["score"] or 0)):
-        titles.setdefault(one["index"], one["text"])
-    found: dict[int, bytes] = {}
-    feature: dict[str, Any] = {}
-    modality = "text"
-    for path in _batches(folder / "features"):
-        for feature in _rows(path):
-            index = int(feature["index"])
-            some = unpacked_rows(examples.pop(index, ()))
-            modality = "image" if any("image" in one for one in some) else modality
-            found[index] = card_of(index, feature, some, titles.get(index)).packed()
-    about = About(
-        dictionary={"repr": f"{folder.name} (from Neuronpedia)"},
-        subject=str(feature.get("modelId", folder.parent.name)),
-        hookpoint=str(feature.get("hookName") or feature.get("layer") or folder.name),
-        store="",
-        modality=modality,
-        n_vectors=0,
-        n_examples=0,
-        counts={},
-        settings={"imported": "Neuronpedia"},
-    )
-    return write_catalog(Path(out), about, found.items()), explanations
-
-
 class _Rows:
     """Makes the rows of one source."""
 
@@ -226,18 +182,14 @@ class _Rows:
                 heights, middles = bars(histogram)
                 row |= {f"{name}_hist_data_bar_heights": heights, f"{name}_hist_data_bar_values": middles}
         row["topkCosSimIndices"], row["topkCosSimValues"] = _columns(neighbours.get("decoder", ()))
-        # What is called l1 there is, of features and of neurons that correlate, a cosine; where none is known it is
-        # the correlation again rather than nothing, for the three columns are read side by side.
-        for name, some in (
-            ("neurons", neurons.get("correlated", ())),
-            ("features", neighbours.get("coactivation", ())),
-        ):
-            indices, values = _columns(some)
-            row |= {f"correlated_{name}_indices": indices, f"correlated_{name}_pearson": values}
-            row[f"correlated_{name}_l1"] = values
-        indices, values = _columns(neurons.get("writes", ()))
-        row |= {"neuron_alignment_indices": indices, "neuron_alignment_values": values}
-        row["neuron_alignment_l1"] = [abs(value) for value in values]
+        # A third column beside these two, a cosine, is not known and stays empty.
+        correlated = {"neurons": neurons.get("correlated", ()), "features": neighbours.get("coactivation", ())}
+        for name, some in correlated.items():
+            row[f"correlated_{name}_indices"], row[f"correlated_{name}_pearson"] = _columns(some)
+        row["neuron_alignment_indices"], row["neuron_alignment_values"] = _columns(neurons.get("writes", ()))
+        if vector is not None:
+            shares = np.abs(vector) / max(float(np.abs(vector).sum()), np.finfo(np.float32).tiny)
+            row["neuron_alignment_l1"] = [round(float(shares[i]), 6) for i in row["neuron_alignment_indices"]]
         return row
 
     def activations(self, card: Card) -> Iterator[dict[str, Any]]:
@@ -323,47 +275,6 @@ def _places(ref: Mapping[str, Any]) -> list[str]:
         return [ref.get("about", {}).get("caption") or f"image {ref['example']}"]
     n_rows, n_columns = ref["grid"]
     return [f"[{row + 1},{column + 1}]" for row in range(n_rows) for column in range(n_columns)]
-
-
-def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = row.get("binMin"), row.get("binMax")
-    bin_ = (low, high) if low is not None and high is not None and 0 <= low < high else None
-    example = row.get("dataIndex")
-    number = int(example) if isinstance(example, str) and example.isdecimal() else -1
-    found = example_of(row["tokens"], row["values"], row.get("lossValues"), bin_, {"example": number})
-    if row.get("image"):
-        # What stands for tokens in other tools is none.
-        picture = {"image": row["image"], "grid": row.get("imageGrid"), "about": row.get("imageAbout")}
-        kept = {name: found[name] for name in ("example", "value", "values", "bin") if name in found}
-        known = {name: value for name, value in picture.items() if value is not None}
-        return kept | {"position": row["imagePosition"]} | known
-    start = row.get("textStart") or 0
-    where = row.get("qualifyingTokenIndex")
-    return found | {"start": start, "position": start + (found["position"] if where is None else where)}
-
-
-def _explanation(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an explanation; rows of Neuronpedia's own name a model and a type, ours an author and a method."""
-    return {
-        "kind": "latent",
-        "index": int(row["index"]),
-        "text": row["description"],
-        "author": row.get("author") or row.get("explanationModelName") or row.get("authorId") or "Neuronpedia",
-        "method": row.get("method") or row.get("typeName") or "Neuronpedia",
-        "score": row.get("score"),
-    }
-
-
-def _batches(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.jsonl.gz"))
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            yield from (json.loads(line) for line in file if line.strip())
-    except (OSError, EOFError, ValueError) as cause:
-        raise CatalogError(f"{path}: cannot be read as lines of JSON: {cause}.") from cause
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -15,11 +15,11 @@ class NeuronMixtures:
     """The section "mixture" of neurons that answer to two unrelated labels or more (see `evaluation.resolution`).
 
     Each part is a concept that the neuron mixes, with the AUC by which it detects it. `latents` are those that stand
-    for the concept and carry most of the neuron's answer to it, as `[latent, AUC, share]`, or else the one that comes
-    nearest; `variance_explained` is what all that stand for it explain together, and `resolved` whether a single latent
-    carries it. `unresolved` is what is left on average: 1 less the mean of `variance_explained`. Everything is measured
-    on the half to score on. Neurons whose own card needs labels and facets get them from `labelled`, which takes their
-    units as it takes a dictionary's.
+    for the concept and carry most of the neuron's answer to it, as `[latent, AUC, share]`, after the one that resolves
+    it if any does; where none stands for it, the one that comes nearest. `variance_explained` is what all that stand
+    for it explain together, and `resolved` whether a single latent carries it. `unresolved` is what is left on average:
+    1 less the mean of `variance_explained`. Everything is measured on the half to score on. Neurons whose own card
+    needs labels and facets get them from `labelled`, which takes their units as it takes a dictionary's.
 
     Args:
         units: a dictionary's latents, at work on a sample with labels.
@@ -48,12 +48,14 @@ class NeuronMixtures:
         found: dict[int, list[dict[str, Any]]] = {}
         for pair, neuron in enumerate(mixtures.neuron.tolist()):
             nearest = (int(carriers.unit[pair]), float(carriers.auc[pair]), float(carriers.share[pair]))
-            latents = [(unit, rounded(auc), rounded(share)) for unit, auc, share in standing[pair] or [nearest]]
+            # The one that resolves a pair may stand for its concept on the half to score on alone.
+            named = {nearest[0]: nearest} if resolved[pair] or not standing[pair] else {}
+            named |= {latent[0]: latent for latent in standing[pair]}
             found.setdefault(neuron, []).append(
                 {
                     "label": self._names[int(mixtures.label[pair])],
                     "auc": rounded(float(mixtures.auc[pair])),
-                    "latents": [list(latent) for latent in latents],
+                    "latents": [[unit, rounded(auc), rounded(share)] for unit, auc, share in named.values()],
                     "variance_explained": rounded(explained[pair]),
                     "resolved": resolved[pair],
                 }

@@ -67,11 +67,5 @@ def _about(batch: Mapping[str, Any]) -> About:
 
 
 def _example(activation: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = activation.get("bin_min"), activation.get("bin_max")
-    binned = low is not None and high is not None and 0 <= low < high
-    return example_of(
-        activation["tokens"],
-        activation["values"],
-        activation.get("loss_values"),
-        (low, high) if binned else None,
-    )
+    between = (activation.get("bin_min"), activation.get("bin_max"))
+    return example_of(activation["tokens"], activation["values"], activation.get("loss_values"), between)

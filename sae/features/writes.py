@@ -14,7 +14,7 @@ from sae.dictionaries.sites import output_sites, site_decoders
 from sae.errors import CatalogError
 from sae.evaluation.joint_space import joint_places, text_cosines
 from sae.evaluation.responses import Responses
-from sae.features.rounding import histograms, pairs, rounded
+from sae.features.rounding import all_rounded, pairs, rounded
 from sae.features.show import token_decoder
 from sae.subjects.base import ImageTextSubject, Subject, WritesLogits
 from sae.subjects.residual import stream_map
@@ -23,7 +23,7 @@ Section = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
-_LOGITS_AT_ONCE = 1 << 24
+_LOGITS_AT_ONCE = 1 << 22
 """Logits held at a time."""
 
 
@@ -167,6 +167,23 @@ class CaptionWrites:
                 section[kind] = pairs((texts[i] for i in found.tolist()), cosines.tolist())
                 section["alignment"] = rounded(float(cosines[0]))
         return [section if place.any() else None for section, place in zip(sections, places, strict=True)]
+
+
+def histograms(values: Float[Tensor, "rows entries"], n_bins: int) -> list[Section]:
+    """Count the entries of every row in bins of equal width from its smallest entry to its largest.
+
+    A row whose entries are all the same has them in its first bin.
+    """
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    width = torch.where(high > low, (high - low) / n_bins, 1.0)
+    bins = ((values - low) / width).long().clamp(max=n_bins - 1)
+    counts = torch.zeros(len(values), n_bins, dtype=torch.int64)
+    counts.scatter_add_(1, bins, torch.ones_like(bins))
+    edges = low + width * torch.arange(n_bins + 1)
+    return [
+        {"edges": all_rounded(edge), "counts": count}
+        for edge, count in zip(edges.tolist(), counts.tolist(), strict=True)
+    ]
 
 
 def _to_stream(dictionary: Dictionary, subject: Subject) -> Float[Tensor, "d_out d_model"] | None:
