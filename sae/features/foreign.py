@@ -6,6 +6,7 @@ spelling of the examples' fields differs. Histograms are given by the middles of
 
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sae.durable import write_durably
 from sae.errors import CatalogError
 from sae.features.cards import Card, strings
 from sae.features.catalog import (
@@ -28,6 +30,7 @@ from sae.features.rounding import pairs, rounded
 MOST_TOP = 20
 """Examples that a card keeps as its strongest."""
 TITLE_TOKENS = 3
+IMAGE = re.compile(r"images/[\w-]+\.png")
 
 
 def card_of(
@@ -100,6 +103,19 @@ def write_catalog(out: Path, about: About, cards: Iterable[tuple[int, bytes]]) -
     write_json(out / "latents" / "words.json", words)
     About(**{**about.__dict__, "counts": {"latents": count}, "complete": True}).save(out)
     return Catalog.open(out)
+
+
+def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
+    """Copy pictures from one folder to another; those that are not there are left out.
+
+    Raises:
+        CatalogError: a name leads elsewhere than into `images/`.
+    """
+    for name in dict.fromkeys(names):
+        if not IMAGE.fullmatch(name):
+            raise CatalogError(f"{source}: {name!r} is no name of a picture; allowed are images/NAME.png.")
+        if (source / name).is_file():
+            write_durably(target / name, [(source / name).read_bytes()], CatalogError)
 
 
 def packed_rows(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -196,6 +212,6 @@ def _both(feature: Mapping[str, Any], names: str, values: str) -> Iterator[tuple
 
 def _title(feature: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:
     strongest = sorted(examples, key=lambda one: -one["value"])[:MOST_TOP]
-    tokens = [one["tokens"][one["position"]].strip() for one in strongest if one.get("tokens")]
+    tokens = [one["tokens"][one["position"] - one["start"]].strip() for one in strongest if one.get("tokens")]
     tokens = tokens or [token.strip() for token in feature.get("pos_str") or ()]
     return " ".join(list(dict.fromkeys(filter(None, tokens)))[:TITLE_TOKENS])

@@ -93,7 +93,8 @@ def _regions(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Int[np.ndarra
     from sklearn.cluster import MiniBatchKMeans
 
     count = min(max(1, round((len(rows) / 2) ** 0.5)), MOST_REGIONS)
-    found = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096).fit_predict(rows)
+    settings: dict[str, Any] = {"random_state": seed, "n_init": 3, "batch_size": 4096}
+    found = MiniBatchKMeans(count, **settings).fit_predict(rows)
     by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
     return np.argsort(by_size)[found]
 
@@ -106,8 +107,8 @@ def _named(cluster: Int[np.ndarray, " d_sae"], titles: Sequence[str]) -> list[di
     for number in range(int(cluster.max(initial=-1)) + 1):
         members = np.flatnonzero(cluster == number).tolist()
         here = Counter(word for member in members for word in words[member])
-        excess = {word: n / len(members) - everywhere[word] / len(titles) for word, n in here.items() if n > 1}
-        chosen = sorted(excess, key=lambda word: (-excess[word], word))[:TITLE_WORDS]
+        excess = {word: max(n / len(members) - everywhere[word] / len(titles), 0) for word, n in here.items() if n > 1}
+        chosen = sorted(filter(excess.get, excess), key=lambda word: (-excess[word], word))[:TITLE_WORDS]
         # Where no word comes twice, the title of one latent has to do.
         regions.append({"id": number, "title": ", ".join(chosen) or titles[members[0]], "n": len(members)})
     return regions

@@ -7,7 +7,8 @@
 
 Of features, activations and explanations its importer takes the columns that it knows and passes over all others, so
 these rows hold ours beside them: the picture of an image example, the author and method of an explanation. It looks for
-columns in the first row of a file, so every row has the same ones.
+columns in the first row of a file, so every row has the same ones. Patches of an image stand where it shows tokens, by
+their row and column.
 """
 
 import gzip
@@ -27,7 +28,7 @@ from sae.durable import write_durably
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import bars
+from sae.features.foreign import bars, copy_images
 
 BATCH = 1024
 CREATOR = "clkht01d40000jv08hvalcvly"
@@ -74,8 +75,7 @@ def export_neuronpedia(
     """Write a catalog's latents in Neuronpedia's layout below `out`; returns the folder of the source.
 
     Densities are counts over counts, so one of a latent that fires is never 0. Examples are the strongest and those of
-    every level; those on which a latent does not fire have no place there. Pictures stay in the catalog, and rows name
-    their files.
+    every level; those on which a latent does not fire have no place there. Pictures lie in `images/` beside the rows.
 
     Args:
         catalog: whose latents.
@@ -102,6 +102,7 @@ def export_neuronpedia(
             "activations": [one for card in cards for one in row.activations(card)],
             "explanations": [row.explanation(one) for card in cards for one in said.get(card.index, ())],
         }
+        copy_images((one["image"] for one in rows["activations"] if one["image"]), catalog.path, folder)
         for kind, some in rows.items():
             if some:
                 _write(folder / kind / f"batch-{number}.jsonl.gz", gzip.compress(_lines(some), 5, mtime=0))

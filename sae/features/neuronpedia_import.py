@@ -8,7 +8,7 @@ from typing import Any
 
 from sae.errors import CatalogError
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import card_of, example_of, packed_rows, unpacked_rows, write_catalog
+from sae.features.foreign import card_of, copy_images, example_of, packed_rows, unpacked_rows, write_catalog
 
 
 def import_neuronpedia(folder: Path | str, out: Path | str) -> tuple[Catalog, list[dict[str, Any]]]:
@@ -40,6 +40,7 @@ def import_neuronpedia(folder: Path | str, out: Path | str) -> tuple[Catalog, li
             index = int(feature["index"])
             some = unpacked_rows(examples.pop(index, ()))
             modality = "image" if any("image" in one for one in some) else modality
+            copy_images((one["image"] for one in some if "image" in one), folder, Path(out))
             found[index] = card_of(index, feature, some, titles.get(index)).packed()
     about = About(
         dictionary={"repr": f"{folder.name} (from Neuronpedia)"},
