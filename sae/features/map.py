@@ -107,8 +107,8 @@ def _named(cluster: Int[np.ndarray, " d_sae"], titles: Sequence[str]) -> list[di
     for number in range(int(cluster.max(initial=-1)) + 1):
         members = np.flatnonzero(cluster == number).tolist()
         here = Counter(word for member in members for word in words[member])
-        excess = {word: max(n / len(members) - everywhere[word] / len(titles), 0) for word, n in here.items() if n > 1}
-        chosen = sorted(filter(excess.get, excess), key=lambda word: (-excess[word], word))[:TITLE_WORDS]
+        rise = {word: n / len(members) - everywhere[word] / len(titles) for word, n in here.items() if n > 1}
+        chosen = sorted((word for word in rise if rise[word] > 0), key=lambda word: (-rise[word], word))[:TITLE_WORDS]
         # Where no word comes twice, the title of one latent has to do.
         regions.append({"id": number, "title": ", ".join(chosen) or titles[members[0]], "n": len(members)})
     return regions
