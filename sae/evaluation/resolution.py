@@ -25,7 +25,7 @@ RESOLVED_AUC = 0.9
 """AUC above which a latent stands for a concept."""
 CARRIED_SHARE = 0.1
 """Least share of a neuron's answer to a concept that a latent has to carry."""
-_PAIR_BLOCK = 64
+_PAIR_BLOCK = 16
 """Pairs matched at a time."""
 
 
@@ -85,8 +85,9 @@ class Carriers:
         mixed = n_meanings(_lesser(units.auc), mixtures.related) > 1
         stands = _standing(units, mixed)
         (matched, judged), (match_total, judge_total) = _excesses(units), units.sample.label_excess
-        W_dec = units.dictionary.W_dec.detach().cpu().double()
-        stood_for = (W_dec.T @ (judged * stands))[mixtures.neuron, mixtures.label]
+        W_dec = units.dictionary.W_dec.detach().cpu()
+        some = stands.any(1)
+        stood_for = (W_dec[some].double().T @ (judged[some] * stands[some]))[mixtures.neuron, mixtures.label]
         # Rows of contiguous transposes are faster to gather than columns.
         fits, carries, writes = on_match.T.contiguous(), matched.T.contiguous(), W_dec.T.contiguous()
         found = []

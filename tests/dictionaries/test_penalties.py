@@ -178,6 +178,17 @@ def test_it_brings_dead_latents_back() -> None:
     assert fired == [0, 5]
 
 
+def test_first_thresholds_lie_between_the_activations_that_occur() -> None:
+    made = registry.make_dictionary(registry.decode_config({"kind": "jumprelu", "d_sae": D_SAE, "target_l0": 2}), D_IN)
+    made.initialise(batch(256), torch.Generator().manual_seed(0))
+    pre = (batch(256) - made.centre) @ made.W_enc
+    n_above = (pre > made.threshold).sum(0)
+    assert n_above.unique().tolist() == [round(256 * 4 * 2 / D_SAE)], (
+        "every latent fires as often, four times the target"
+    )
+    assert (pre - made.threshold).abs().amin() > 1e-5, "rounding would decide"
+
+
 def test_thresholds_stay_float32() -> None:
     made = dictionary("jumprelu")
     before = made.threshold.detach().clone()
