@@ -135,11 +135,10 @@ def _parts(
     dictionary: Dictionary, codes: Codes, keep: Tensor, source: Int[Tensor, " copies"], removed: list[int]
 ) -> Float[Tensor, "copies pos d_out"]:
     """Return what each latent writes into its copy of an example; zeros for copies that stay as they are."""
-    W_dec = dictionary.W_dec.detach().float().cpu()
     row_of = torch.full(keep.shape, -1, dtype=torch.int64)
     row_of[keep] = torch.arange(int(keep.sum()))
     entry_rows = codes.rows
-    out = torch.zeros(len(source), keep.shape[1], W_dec.shape[1])
+    out = torch.zeros(len(source), keep.shape[1], dictionary.d_out)
     for copy, latent in enumerate(removed):
         if latent < 0:
             continue
@@ -149,7 +148,7 @@ def _parts(
             values = values * codes.row_deviation[:, 0].float()
         rows = row_of[source[copy]]
         strength = torch.where(rows >= 0, values[rows.clamp(min=0)], 0.0)
-        out[copy] = strength[:, None] * W_dec[latent]
+        out[copy] = strength[:, None] * dictionary.W_dec[latent].detach().float().cpu()
     return out
 
 

@@ -132,8 +132,7 @@ class CaptionWrites:
     ) -> None:
         self.n = n
         self._texts = {"captions": captions, "words": words}
-        parts = [responses.of_units(block) for block in _ranges(responses.n_units)]
-        self._places = torch.cat([joint_places(part, embedding).float() for part in parts])
+        self._places = torch.cat([joint_places(part, embedding).float() for part in responses.parts()])
 
     @classmethod
     def embedded(
@@ -189,8 +188,3 @@ def histograms(values: Float[Tensor, "rows entries"], n_bins: int) -> list[Secti
 def _to_stream(dictionary: Dictionary, subject: Subject) -> Float[Tensor, "d_out d_model"] | None:
     hookpoint = output_sites(dictionary)[-1].hookpoint
     return stream_map(subject, hookpoint) if hookpoint in subject.hookpoints() else None
-
-
-def _ranges(n_units: int, size: int = 1024) -> Iterator[range]:
-    for first in range(0, n_units, size):
-        yield range(first, min(first + size, n_units))

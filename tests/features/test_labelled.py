@@ -135,7 +135,7 @@ def test_mixtures_of_neurons_are_the_evaluations_own() -> None:
             # The latent of a concept is the true feature of its number.
             feature = int(part["label"].removeprefix("feature_").removesuffix("=on"))
             latent, auc, share = part["latents"][0]
-            assert latent == feature and auc > 0.99 and share > 0.9
+            assert latent == feature and auc > 0.99 and share > 0.85
             assert part["resolved"] is True
             assert part["variance_explained"] > 0.95
     silent = true_dictionary(toy)

@@ -42,6 +42,12 @@ def test_what_an_mlp_adds_is_found_by_trying(subject) -> None:
     assert torch.allclose(matrix, expected, atol=1e-6)
 
 
+def test_heads_go_through_their_output_layer(tiny_gpt2_folder: Path) -> None:
+    subject = load(f"language:{tiny_gpt2_folder}")
+    matrix = stream_map(subject, "blocks.1.attn.hook_z")
+    assert torch.allclose(matrix, subject.model.transformer.h[1].attn.c_proj.weight, atol=1e-6)
+
+
 def test_the_stream_is_itself_and_what_is_not_linear_is_none(subject) -> None:
     assert torch.equal(stream_map(subject, LAST), torch.eye(16))
     assert stream_map(subject, "blocks.0.mlp.hook_in") is None
