@@ -50,9 +50,9 @@ def draw_map(
     """Lay the rows of a decoder out in the plane by UMAP of their cosines, and part them into regions by k-means.
 
     The same seed gives the same map on the same machine and library versions. Of the layout only neighbourhoods mean
-    something, not distances across the map (McInnes et al. 2018, arXiv 1802.03426); regions are those of the directions
-    themselves, brought to length 1, not of the layout. Clusters by density are none in a dictionary that is spread
-    evenly: all but a few islands are one.
+    something, not distances across the map (McInnes et al. 2018, arXiv 1802.03426). Regions are parts of the plane, for
+    finding one's way: a dictionary is spread evenly, and clusters by density are all of it and a few islands. Regions
+    of the directions themselves are no purer, and lie scattered over the map.
 
     Args:
         W_dec: the directions.
@@ -69,7 +69,7 @@ def draw_map(
     cluster = np.full(len(rows), -1, dtype=np.int64)
     if drawn.any():
         place[drawn] = _laid_out(rows[drawn], seed)
-        cluster[drawn] = _regions(rows[drawn], seed)
+        cluster[drawn] = _regions(place[drawn], seed)
     return Map(place[:, 0], place[:, 1], cluster, _named(cluster, titles))
 
 
@@ -88,13 +88,13 @@ def _laid_out(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Float[np.nda
     return layout.fit_transform(rows).astype(np.float32)
 
 
-def _regions(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Int[np.ndarray, " drawn"]:
-    """Part rows of length 1 into regions, numbered from the largest on."""
+def _regions(place: Float[np.ndarray, "drawn 2"], seed: int) -> Int[np.ndarray, " drawn"]:
+    """Part the plane into regions, numbered from the largest on."""
     from sklearn.cluster import MiniBatchKMeans
 
-    count = min(max(1, round((len(rows) / 2) ** 0.5)), MOST_REGIONS)
+    count = min(max(1, round((len(place) / 2) ** 0.5)), MOST_REGIONS)
     settings: dict[str, Any] = {"random_state": seed, "n_init": 3, "batch_size": 4096}
-    found = MiniBatchKMeans(count, **settings).fit_predict(rows)
+    found = MiniBatchKMeans(count, **settings).fit_predict(place)
     by_size = np.argsort(-np.bincount(found, minlength=count), kind="stable")
     return np.argsort(by_size)[found]
 
