@@ -107,6 +107,24 @@ def relate(arguments: list[str]) -> None:
     print(f"saved in {settings.out}")
 
 
+def catalog(arguments: list[str]) -> None:
+    """Make a card of every latent: sae catalog DICTIONARY STORE --out CATALOG [--report REPORT]."""
+    from sae.activations.harvest_config import HarvestConfig
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+    from sae.features.build import build
+    from sae.features.catalog_config import CatalogConfig
+
+    if not {"-h", "--help"} & set(arguments):
+        positional = _take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
+        arguments = ["--dictionary", positional[0], "--store", positional[1], *arguments]
+    settings = _configured(CatalogConfig, arguments, "sae catalog")
+    dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
+    print(build(dictionary, store, settings, subject, inputs))
+    print(f"saved in {settings.out}")
+
+
 def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
     from rich.console import Console
@@ -221,7 +239,7 @@ def hookpoints(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
-    for command in (harvest, train, evaluate, compare, relate, show, info, convert, push, verify, hookpoints)
+    for command in (harvest, train, evaluate, compare, relate, catalog, show, info, convert, push, verify, hookpoints)
 }
 
 UNCONFIGURED = ("compare", "info", "convert", "push", "verify", "hookpoints")
