@@ -15,7 +15,7 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.sites import hookpoints_read, output_sites
 from sae.evaluation.splicing import trained_rows
-from sae.features.rounding import rounded
+from sae.features.cards import rounded
 from sae.inputs.base import Inputs
 from sae.subjects.base import Edit, TextSubject
 from sae.subjects.splice import predictions

@@ -16,7 +16,7 @@ import numpy as np
 
 from sae.durable import write_durably
 from sae.errors import CatalogError
-from sae.features.cards import Card, strings
+from sae.features.cards import Card, rounded, strings
 from sae.features.catalog import (
     CARDS_PER_SHARD,
     About,
@@ -25,7 +25,7 @@ from sae.features.catalog import (
     write_json,
     write_shard,
 )
-from sae.features.rounding import pairs, rounded
+from sae.features.rounding import pairs
 
 MOST_TOP = 20
 """Examples that a card keeps as its strongest."""

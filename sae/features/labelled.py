@@ -13,7 +13,7 @@ from sae.evaluation.facets import Facets
 from sae.evaluation.labels import label_auc
 from sae.evaluation.meanings import MIXED_AUC
 from sae.evaluation.sample import Units
-from sae.features.rounding import rounded
+from sae.features.cards import rounded
 
 _UNITS_AT_ONCE = 256
 

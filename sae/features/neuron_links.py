@@ -9,7 +9,8 @@ from torch import Tensor
 from sae.dictionaries.base import Dictionary
 from sae.evaluation.products import moments
 from sae.evaluation.responses import Responses
-from sae.features.rounding import pairs, rounded
+from sae.features.cards import rounded
+from sae.features.rounding import pairs
 
 _ROWS_AT_ONCE = 1 << 14
 

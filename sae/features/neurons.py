@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae.evaluation.resolution import Carriers, Mixtures, carriers_of, concept_variance_explained
 from sae.evaluation.sample import Units
-from sae.features.rounding import rounded
+from sae.features.cards import rounded
 
 
 class NeuronMixtures:

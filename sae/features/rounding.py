@@ -1,15 +1,9 @@
-"""Numbers as cards hold them: four significant digits in plain Python. Needs no torch."""
+"""Lists of numbers as cards hold them: four significant digits in plain Python. Needs no torch."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
-DIGITS = 4
-
-
-def rounded(value: float) -> float | None:
-    """Return a number with four significant digits; None for one that is not finite, which JSON cannot hold."""
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+from sae.features.cards import rounded
 
 
 def all_rounded(values: Iterable[float]) -> list[float | None]:

@@ -14,7 +14,8 @@ from sae.dictionaries.sites import output_sites, site_decoders
 from sae.errors import CatalogError
 from sae.evaluation.joint_space import joint_places, text_cosines
 from sae.evaluation.responses import Responses
-from sae.features.rounding import all_rounded, pairs, rounded
+from sae.features.cards import rounded
+from sae.features.rounding import all_rounded, pairs
 from sae.features.show import token_decoder
 from sae.subjects.base import ImageTextSubject, Subject, WritesLogits
 from sae.subjects.residual import stream_map
