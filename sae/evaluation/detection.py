@@ -10,11 +10,13 @@ from torch import Tensor
 from sae.evaluation.recovery import Firing
 from sae.evaluation.responses import UNIT_BLOCK, Responses
 from sae.evaluation.sample import Units
-from sae.evaluation.weights import Weights
+from sae.evaluation.weights import UNITS_AT_ONCE, Weights
 
 SHORTLIST = 4
 """Units with the largest area, and as many with the largest phi, that are tried as a label's detector by precision; on
 average so many of them where only a part of all units is drawn."""
+ITEMS_AT_ONCE = 32
+"""Items for which units are ranked at a time."""
 
 
 class Detection:
@@ -88,8 +90,13 @@ class Detection:
 def phi_coefficient(firing: Firing, n_items: int) -> Float[Tensor, "units labels"]:
     """Return the Pearson correlation of firing and label over items, 0 where either never changes."""
     fired, labelled = firing.n_latent[:, None] / n_items, firing.n_feature / n_items
-    variance = fired * (1 - fired) * labelled * (1 - labelled)
-    return (firing.hits / n_items - fired * labelled) / torch.where(variance > 0, variance, torch.inf).sqrt()
+    phi = torch.empty_like(firing.hits)
+    for units in torch.arange(len(phi)).split(UNITS_AT_ONCE):
+        rate = fired[units]
+        variance = rate * (1 - rate) * labelled * (1 - labelled)
+        deviation = torch.where(variance > 0, variance, torch.inf).sqrt()
+        phi[units] = (firing.hits[units] / n_items - rate * labelled) / deviation
+    return phi
 
 
 def average_precision(
@@ -137,6 +144,9 @@ def winning_chances(
     average over all draws without replacement, exactly. The best has the largest value in `matched`, the first of
     equals. All units are candidates if no number is given, or one that is as large.
     """
-    ranked = matched.sort(dim=0, descending=True, stable=True).indices
-    chances = win_probabilities(len(matched), n_candidates or len(matched))
-    return torch.zeros(matched.shape, dtype=torch.float64).scatter_(0, ranked, chances[:, None].expand_as(ranked))
+    probabilities = win_probabilities(len(matched), n_candidates or len(matched))[:, None]
+    chances = torch.zeros(matched.shape, dtype=torch.float64)
+    for values, found in zip(matched.split(ITEMS_AT_ONCE, 1), chances.split(ITEMS_AT_ONCE, 1), strict=True):
+        ranked = values.sort(dim=0, descending=True, stable=True).indices
+        found.scatter_(0, ranked, probabilities.expand_as(ranked))
+    return chances

@@ -90,18 +90,19 @@ class Facets:
 
     Attributes:
         concept: of each unit, numbered as in `shown.concept_names`; -1 where it has none.
+        match_auc: area of each unit for each concept that is scored, on the pictures to match on.
     """
 
     def __init__(self, units: Units) -> None:
         self.units, self.shown = units, Faceted.of(units)
         shown = self.shown
         columns = shown.concept[shown.matching, None] == shown.scored
-        self._match_auc = units.responses.on(shown.matching).auc(columns)
-        top = self._match_auc.max(1)
+        self.match_auc = units.responses.on(shown.matching).auc(columns)
+        top = self.match_auc.max(1)
         self.concept = torch.where(top.values > MIXED_AUC, shown.scored[top.indices], -1)
 
     @cached_property
-    def _auc(self) -> Float[Tensor, "facets units scored"]:
+    def facet_auc(self) -> Float[Tensor, "facets units scored"]:
         """AUC of every unit for every concept within each facet, on pictures that were not matched on.
 
         Within a facet, pictures of the concept are told from those of other concepts, so a unit for the facet gains
@@ -123,9 +124,9 @@ class Facets:
             unseen: the facets that the subject never saw of the concept, or those that it saw.
             n_candidates: units to choose among, drawn at random; all of them if not given.
         """
-        shown, chances = self.shown, winning_chances(self._match_auc, n_candidates)
+        shown, chances = self.shown, winning_chances(self.match_auc, n_candidates)
         areas = torch.full((len(shown.facet_names), len(shown.concept_names)), torch.nan, dtype=torch.float64)
-        areas[:, shown.scored] = (chances * self._auc).sum(1)
+        areas[:, shown.scored] = (chances * self.facet_auc).sum(1)
         asked = shown.unseen_pairs if unseen else ~shown.unseen_pairs
         return torch.where(asked.T, areas, torch.nan)
 

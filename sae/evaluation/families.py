@@ -71,10 +71,15 @@ def measure(units: Units, ground: Ground) -> list[Measured]:
     return measured
 
 
-def details(units: Units, neurons: Units, ground: Ground, measured: list[Measured]) -> dict[str, Any]:
-    """Return what is not one number about a dictionary: its labels, mixtures, explanations and facets as tables."""
+def tables(units: Units) -> dict[str, Any]:
+    """Return the tables that are shown of the neurons too: of labels, and of facets where there are any."""
+    return {"labels": label_table(units)} | ({"facets": facet_details(units)} if has_facets(units.sample) else {})
+
+
+def details(units: Units, neurons: dict[str, Any], ground: Ground, measured: list[Measured]) -> dict[str, Any]:
+    """Return what is not one number about a dictionary, beside the `tables` of the neurons."""
     found: dict[str, Any] = {
-        "labels": {"dictionary": label_table(units), "neurons": label_table(neurons)},
+        **{name: {"dictionary": table, "neurons": neurons[name]} for name, table in tables(units).items()},
         "similarity": similarity_details(ground.similarity, entropy_family(units.sample)),
     }
     if ground.mixtures is not None:
@@ -82,8 +87,6 @@ def details(units: Units, neurons: Units, ground: Ground, measured: list[Measure
     if ground.patterns is not None:
         correlation = next(one for one in measured if one.definition.name == "explanation_correlation")
         found["explanations"] = explanation_details(units, ground.patterns, correlation, ground.decode)
-    if has_facets(units.sample):
-        found["facets"] = {"dictionary": facet_details(units), "neurons": facet_details(neurons)}
     if ground.pairs is not None:
         found["pairs"] = pair_details(Units(units.name, units.dictionary, ground.pairs))
     return found

@@ -1,8 +1,10 @@
 """Score a dictionary and every control on one sample, by every family of metrics."""
 
+import ctypes
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ from sae.evaluation.belonging import check_weights
 from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
 from sae.evaluation.dissection import Masks
-from sae.evaluation.families import Ground, details, has_facets, measure
+from sae.evaluation.families import Ground, details, has_facets, measure, tables
 from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
 from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
@@ -39,6 +41,7 @@ from sae.subjects.load import load
 
 logger = logging.getLogger(__name__)
 
+NEURONS = "neurons"
 SHUFFLED = "shuffled"
 UNTRAINED_SUBJECT = "untrained_subject"
 
@@ -70,6 +73,7 @@ class Interpreter:
         self.dictionary, self.vectors, self.inputs, self.subject = dictionary, vectors, inputs, subject
         self.config, self.hookpoint = config, vectors.hookpoint.name
         self.sample = take_sample(vectors, inputs, config.n_sample_vectors, config.seed)
+        _give_back()
 
     def run(self, rebuilt: Rebuilt, trained_controls: Mapping[str, str]) -> Interpretation:
         """Score everything.
@@ -81,21 +85,28 @@ class Interpreter:
         rates, seed = rebuilt.firing.rates, self.config.seed
         controls = controls_for(self.dictionary, self.sample.x, rates, float(rates.sum()), seed)
         controls += [self._trained(name, source) for name, source in trained_controls.items()]
-        neurons = Units("neurons", controls[0].dictionary, self.sample)
         sizes = [control.dictionary.d_sae for control in controls if control.name != "constant"]
-        ground, results = self._ground(neurons, min(self.dictionary.d_sae, *sizes)), {}
-        with progress("score", total=len(controls) + 2, unit="sets of units") as bar:
-            units = Units(DICTIONARY, self.dictionary, self.sample, rebuilt.codes_of(len(self.sample.x)))
+        controls.append(Control(SHUFFLED, DESCRIPTIONS[SHUFFLED], self.dictionary))
+        units = Units(DICTIONARY, self.dictionary, self.sample, rebuilt.codes_of(len(self.sample.x)))
+        neurons = Units(NEURONS, controls[0].dictionary, self.sample)
+        ground = self._ground(neurons, min(self.dictionary.d_sae, *sizes))
+        with progress("score", total=len(controls) + 1, unit="sets of units") as bar:
+            # What is found out about units is large, and goes as soon as they are scored.
+            results = {NEURONS: self._score_control(controls[0], neurons, ground)}
+            tables_of_neurons = tables(neurons)
+            del neurons
+            _give_back()
+            bar.advance(1)
             measured = measure(units, ground) + self._modalities(units)
             results[DICTIONARY] = Results(description=repr(self.dictionary), measured=measured)
-            tables, numbers = details(units, neurons, ground, measured), {"best_label": best_labels(units)}
+            shown = details(units, tables_of_neurons, ground, measured)
+            numbers = {"best_label": best_labels(units)}
+            units = units.anew()
+            _give_back()
             bar.advance(1)
-            for control, others, ground_of in self._controls(controls, units, neurons, ground):
-                results[control.name] = Results(
-                    description=control.description,
-                    measured=measure(others, ground_of),
-                    row_scores=self._row_scores(others),
-                )
+            for control in controls[1:]:
+                results[control.name] = self._score_control(control, *self._units_and_ground(control, units, ground))
+                _give_back()
                 bar.advance(1)
         amounts = {
             "vectors": len(self.sample.x),
@@ -103,7 +114,7 @@ class Interpreter:
             "explained_latents": self.config.n_explained_latents,
             "pairs": self.config.n_pairs,
         }
-        return Interpretation(results, tables, numbers, amounts)
+        return Interpretation(results, shown, numbers, amounts)
 
     def _row_scores(self, units: Units) -> list[Score]:
         """Score what a control rebuilds; a transcoder writes something else, to which that is not compared."""
@@ -111,20 +122,18 @@ class Interpreter:
             return []
         return rebuild_rows(units, self.config.chunk_vectors, self.config.seed)
 
-    def _controls(
-        self, controls: list[Control], units: Units, neurons: Units, ground: Ground
-    ) -> Iterator[tuple[Control, Units, Ground]]:
-        """Yield every control with the units that are scored and the ground they are scored on."""
-        for control in controls:
-            if control.name == UNTRAINED_SUBJECT:
-                yield control, *self._on_untrained(control, ground)
-            else:
-                known = control.dictionary is neurons.dictionary
-                yield control, neurons if known else Units(control.name, control.dictionary, self.sample), ground
-        seed = self.config.seed
-        dealt = dataclasses.replace(ground, pairs=None if ground.pairs is None else ground.pairs.shuffled(seed))
-        shuffled = Control(SHUFFLED, DESCRIPTIONS[SHUFFLED], self.dictionary)
-        yield shuffled, units.shuffled(SHUFFLED, seed), dealt
+    def _score_control(self, control: Control, units: Units, ground: Ground) -> Results:
+        row_scores = self._row_scores(units)
+        return Results(description=control.description, measured=measure(units, ground), row_scores=row_scores)
+
+    def _units_and_ground(self, control: Control, latents: Units, ground: Ground) -> tuple[Units, Ground]:
+        """Return the units of a control that are scored, and the ground they are scored on."""
+        if control.name == UNTRAINED_SUBJECT:
+            return self._on_untrained(control, ground)
+        if control.name == SHUFFLED:
+            dealt = None if ground.pairs is None else ground.pairs.shuffled(self.config.seed)
+            return latents.shuffled(SHUFFLED, self.config.seed), dataclasses.replace(ground, pairs=dealt)
+        return Units(control.name, control.dictionary, self.sample), ground
 
     def _on_untrained(self, control: Control, ground: Ground) -> tuple[Units, Ground]:
         """Return the units of a dictionary of an untrained subject, and the ground with that subject's neurons."""
@@ -136,7 +145,7 @@ class Interpreter:
         neurons = Identity(IdentityConfig(d_sae=control.dictionary.d_in), control.dictionary.d_in)
         mixtures = None
         if ground.mixtures is not None:
-            mixtures = Mixtures.of(Units("neurons", neurons, sample), ground.mixtures.related)
+            mixtures = Mixtures.of(Units(NEURONS, neurons, sample), ground.mixtures.related)
         pairs = self._pairs(other) if ground.pairs is not None else None
         return Units(control.name, control.dictionary, sample), dataclasses.replace(
             ground, mixtures=mixtures, pairs=pairs
@@ -220,3 +229,11 @@ class Interpreter:
         if texts is None:
             return []
         return modality_scores(units, Units("texts", self.dictionary, self.sample.with_vectors(texts)))
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: between tensors that stay, glibc keeps hundreds of megabytes of it."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # other C libraries have none
+            trim(0)

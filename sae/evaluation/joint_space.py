@@ -7,6 +7,7 @@ from torch import Tensor
 from sae.errors import EvaluationError
 from sae.evaluation.facets import Facets
 from sae.evaluation.metric import Measured, item_metric
+from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
 
 
@@ -27,13 +28,27 @@ def text_agreement(
     are left out; a unit that is silent on the half to score on scores 0.5.
     """
     scoring = ~facets.shown.match
-    images = image_embedding[scoring].double()
-    place = units.responses.on(scoring).total(images - images.mean(0))
-    texts = text_embedding.double() - text_embedding.double().mean(0)
-    cosine = torch.nn.functional.normalize(place, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T
+    cosine = text_cosines(joint_places(units.responses.on(scoring), image_embedding[scoring]), text_embedding)
     own = cosine.gather(1, facets.concept.clamp(min=0)[:, None])
     below = (cosine < own).sum(1) + ((cosine == own).sum(1) - 1) / 2
-    return torch.where(facets.concept >= 0, below.double() / (len(texts) - 1), torch.nan)
+    return torch.where(facets.concept >= 0, below.double() / (len(text_embedding) - 1), torch.nan)
+
+
+def joint_places(responses: Responses, embedding: Float[Tensor, "items d_joint"]) -> Float[Tensor, "units d_joint"]:
+    """Return the place of each unit in the joint space: the covariance of its activation with the items' embeddings.
+
+    Lengths mean nothing; a silent unit has none.
+    """
+    embedding = embedding.double()
+    return responses.total(embedding - embedding.mean(0))
+
+
+def text_cosines(
+    places: Float[Tensor, "units d_joint"], texts: Float[Tensor, "texts d_joint"]
+) -> Float[Tensor, "units texts"]:
+    """Return the cosine of places with texts, after the texts' own mean is taken off them."""
+    texts = texts.double() - texts.double().mean(0)
+    return torch.nn.functional.normalize(places, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T
 
 
 def text_scores(

@@ -227,16 +227,20 @@ class Accumulator:
     def __init__(self, metrics: Sequence[type[Metric]], max_blocks: int = 512) -> None:
         self.metrics = list(metrics)
         self.max_blocks = max_blocks
-        self.blocks: list[list[Sums]] = [[] for _ in self.metrics]
+        self.n_blocks = 0
+        # One tensor per metric: small ones made between large temporary ones would keep these from being freed.
+        self._blocks: list[Float[Tensor, "blocks sums"]] = []
 
     def update(self, chunk: Any) -> None:
         """Add one chunk."""
-        for metric, blocks in zip(self.metrics, self.blocks, strict=True):
-            blocks.append(metric.sums(chunk).double().cpu())
-            if len(blocks) > self.max_blocks:
-                # Striding pairs distant blocks, so merged blocks stay about equal in size.
-                half = (len(blocks) + 1) // 2
-                blocks[:] = [sum(blocks[i::half][1:], blocks[i]) for i in range(half)]
+        found = [metric.sums(chunk) for metric in self.metrics]
+        if not self._blocks:
+            self._blocks = [torch.zeros(self.max_blocks + 1, len(sums), dtype=torch.float64) for sums in found]
+        for blocks, sums in zip(self._blocks, found, strict=True):
+            blocks[self.n_blocks] = sums
+        self.n_blocks += 1
+        if self.n_blocks > self.max_blocks:
+            self._merge()
 
     def scores(self, seed: int = 0, n_draws: int = N_DRAWS) -> list[Score]:
         """Return every metric with its 95 % bootstrap interval over blocks.
@@ -244,16 +248,23 @@ class Accumulator:
         Raises:
             EvaluationError: nothing was added.
         """
+        if not self.n_blocks:
+            raise EvaluationError(f"{', '.join(metric.name for metric in self.metrics)}: no data to score.")
         return [
-            self._score(metric, blocks, seed, n_draws) for metric, blocks in zip(self.metrics, self.blocks, strict=True)
+            self._score(metric, blocks[: self.n_blocks], seed, n_draws)
+            for metric, blocks in zip(self.metrics, self._blocks, strict=True)
         ]
 
-    def _score(self, metric: type[Metric], blocks: list[Sums], seed: int, n_draws: int) -> Score:
-        if not blocks:
-            raise EvaluationError(f"{metric.name}: no data to score.")
-        stacked = torch.stack(blocks)
-        total = stacked.sum(0)
-        drawn = metric.value(resampled(len(blocks), seed, n_draws) @ stacked) if len(blocks) >= MIN_ITEMS else None
+    def _merge(self) -> None:
+        """Add blocks up in pairs; striding pairs distant ones, so merged blocks stay about equal in size."""
+        half = (self.n_blocks + 1) // 2
+        for blocks in self._blocks:
+            blocks[: self.n_blocks - half] += blocks[half : self.n_blocks]
+        self.n_blocks = half
+
+    def _score(self, metric: type[Metric], blocks: Float[Tensor, "blocks sums"], seed: int, n_draws: int) -> Score:
+        total = blocks.sum(0)
+        drawn = metric.value(resampled(len(blocks), seed, n_draws) @ blocks) if len(blocks) >= MIN_ITEMS else None
         return Score(
             name=metric.name,
             version=metric.version,

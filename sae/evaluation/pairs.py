@@ -12,7 +12,7 @@ from torch import Tensor
 from sae.activations.store import TRAINING_KINDS, Provenance
 from sae.errors import EvaluationError
 from sae.evaluation.metric import Measured, item_metric
-from sae.evaluation.responses import pool_dense
+from sae.evaluation.pooling import pool_dense
 from sae.evaluation.sample import Sample, Units, halves
 from sae.log import progress
 from sae.subjects.base import Subject

@@ -15,7 +15,9 @@ from torch import Tensor
 from sae.evaluation.responses import UNIT_BLOCK, Responses, SparseResponses
 
 SPARSE_BLOCK = 512
-"""Sparse units of the first dictionary per block; with 16,384 others a block of sums takes 64 MiB."""
+"""Sparse units of the first dictionary per block, at most."""
+BLOCK_SUMS = 1 << 23
+"""Sums per block, at most: 64 MiB of them."""
 
 Blocks = Iterator[tuple[int, Float[Tensor, "block others"]]]
 
@@ -38,8 +40,9 @@ def power_products(
     A power of 0 therefore counts the items on which a unit's activation is not 0.
     """
     first_columns, second_rows = _columns(one), _columns(two).tocsr()
-    for first in range(0, one.n_units, SPARSE_BLOCK):
-        block = first_columns[:, first : first + SPARSE_BLOCK].T
+    size = max(1, min(SPARSE_BLOCK, BLOCK_SUMS // max(two.n_units, 1)))
+    for first in range(0, one.n_units, size):
+        block = first_columns[:, first : first + size].T
         pairs = ((_powered(block, p), _powered(second_rows, q)) for p, q in powers)
         yield first, [torch.from_numpy((a @ b).toarray()) for a, b in pairs]
 

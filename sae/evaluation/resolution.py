@@ -25,7 +25,7 @@ RESOLVED_AUC = 0.9
 """AUC above which a latent stands for a concept."""
 CARRIED_SHARE = 0.1
 """Least share of a neuron's answer to a concept that a latent has to carry."""
-_PAIR_BLOCK = 64
+_PAIR_BLOCK = 16
 """Pairs matched at a time."""
 
 
@@ -83,10 +83,11 @@ class Carriers:
         on_match, on_score = units.auc
         eligible = n_meanings(on_match, mixtures.related) < 2
         mixed = n_meanings(_lesser(units.auc), mixtures.related) > 1
-        stands = (_lesser(units.auc) > RESOLVED_AUC) & ~mixed[:, None]
+        stands = _standing(units, mixed)
         (matched, judged), (match_total, judge_total) = _excesses(units), units.sample.label_excess
-        W_dec = units.dictionary.W_dec.detach().cpu().double()
-        stood_for = (W_dec.T @ (judged * stands))[mixtures.neuron, mixtures.label]
+        W_dec = units.dictionary.W_dec.detach().cpu()
+        some = stands.any(1)
+        stood_for = (W_dec[some].double().T @ (judged[some] * stands[some]))[mixtures.neuron, mixtures.label]
         # Rows of contiguous transposes are faster to gather than columns.
         fits, carries, writes = on_match.T.contiguous(), matched.T.contiguous(), W_dec.T.contiguous()
         found = []
@@ -98,6 +99,31 @@ class Carriers:
         total = judge_total[neuron, label]
         share = _share(W_dec[unit, neuron] * judged[unit, label], total)
         return cls(unit, on_score[unit, label], share, mixed[unit], _share(stood_for, total))
+
+
+def carriers_of(units: Units, mixtures: Mixtures, n: int = 4) -> list[list[tuple[int, float, float]]]:
+    """Return, for each pair of `mixtures`, the latents that stand for its concept and carry most of it.
+
+    What standing for a concept is, `concept_variance_explained` says. Each comes with its AUC and its share of the
+    neuron's answer, both on the half to score on, the largest share first; latents that carry nothing, or lower the
+    answer, are left out.
+    """
+    mixed = n_meanings(_lesser(units.auc), mixtures.related) > 1
+    stands = _standing(units, mixed).T.contiguous()
+    judged, judge_total = _excesses(units)[1].T.contiguous(), units.sample.label_excess[1]
+    writes, on_score = units.dictionary.W_dec.detach().cpu().double().T, units.auc[1]
+    found = []
+    for neuron, label in zip(mixtures.neuron.tolist(), mixtures.label.tolist(), strict=True):
+        shares = _share(writes[neuron] * judged[label], judge_total[neuron, label].expand(units.n_units))
+        top = torch.where(stands[label], shares, 0.0).topk(min(n, units.n_units))
+        some = top.indices[top.values > 0].tolist()
+        found.append([(unit, float(on_score[unit, label]), float(shares[unit])) for unit in some])
+    return found
+
+
+def _standing(units: Units, mixed: Bool[Tensor, " units"]) -> Bool[Tensor, "units labels"]:
+    """Say which units stand for which concepts: detected on both halves, by a unit that mixes nothing."""
+    return (_lesser(units.auc) > RESOLVED_AUC) & ~mixed[:, None]
 
 
 def _share(carried: Float[Tensor, "*pairs"], total: Float[Tensor, "*#pairs"]) -> Float[Tensor, "*pairs"]:

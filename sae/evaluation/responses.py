@@ -17,9 +17,10 @@ from torch import Tensor
 
 from sae.dictionaries.codes import Codes
 from sae.evaluation import ranks
-from sae.evaluation.weights import Weights
+from sae.evaluation.pooling import pool_entries
+from sae.evaluation.weights import UNITS_AT_ONCE, Weights
 
-UNIT_BLOCK = 64
+UNIT_BLOCK = 16
 """Dense units computed at a time."""
 HELD_BYTES = 512 << 20
 """Memory up to which dense activations are held; larger ones are computed whenever they are asked for."""
@@ -37,6 +38,11 @@ class Responses(ABC):
     def on(self, keep: Bool[Tensor, " items"]) -> Self:
         """Return the responses on some of the items, renumbered in order."""
 
+    def parts(self) -> Iterator[Self]:
+        """Yield the responses of consecutive units, of some at a time."""
+        for first in range(0, self.n_units, UNITS_AT_ONCE):
+            yield self.of_units(range(first, min(first + UNITS_AT_ONCE, self.n_units)))
+
     @abstractmethod
     def blocks(self, n_units: int = UNIT_BLOCK) -> Iterator[tuple[int, Float[Tensor, "items block"]]]:
         """Yield dense columns of consecutive units with the number of the first one."""
@@ -48,6 +54,10 @@ class Responses(ABC):
     @abstractmethod
     def places(self, units: Int[Tensor, " chosen"]) -> Int[np.ndarray, "chosen items"]:
         """Count, for each item and a few units, the items on which the unit's activation is no smaller."""
+
+    @abstractmethod
+    def of_units(self, units: range) -> Self:
+        """Return the responses of consecutive units alone."""
 
     @abstractmethod
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
@@ -138,7 +148,7 @@ class SparseResponses(Responses):
         codes = codes.to("cpu")
         active = codes.values != 0
         row, unit, value = codes.rows[active], codes.indices[active], codes.values[active].float()
-        return cls.of_entries(*_pooled(item[row], unit, value, item, codes.d_sae), n_items, codes.d_sae)
+        return cls.of_entries(*pool_entries(item[row], unit, value, item, codes.d_sae), n_items, codes.d_sae)
 
     @property
     def counts(self) -> Int[Tensor, " units"]:
@@ -188,6 +198,11 @@ class SparseResponses(Responses):
         found[column, items] = ranks.places(values, offsets.numpy()) + np.where(values > 0, 0, n_silent[column])
         return found
 
+    def of_units(self, units: range) -> Self:
+        offsets = self.offsets[units.start : units.stop + 1]
+        start, stop = int(offsets[0]), int(offsets[-1])
+        return type(self)(offsets - start, self.items[start:stop], self.values[start:stop], self.n_items)
+
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         labels, silent = Weights.of(labels), self.n_items - self.counts
         # The silent items tie between the negative and the positive activations. Relative to their shared rank they
@@ -196,7 +211,8 @@ class SparseResponses(Responses):
         silent_rank = below_zero + (silent + 1) / 2
         units, rank = self.units, torch.from_numpy(ranks.ranks(self.values.numpy(), self.offsets.numpy()))
         relative = rank + torch.where(self.values > 0, silent[units], 0) - silent_rank[units]
-        sums = labels.over_entries(self.offsets, self.items, relative) + silent_rank[:, None] * labels.totals
+        sums = labels.over_entries(self.offsets, self.items, relative)
+        sums += silent_rank[:, None] * labels.totals
         return _auc_of_rank_sums(sums, labels)
 
     def total(
@@ -287,6 +303,9 @@ class DenseResponses(Responses):
         parts = [_ranked(self._compute(part), ranks.places, np.dtype(np.int32)) for part in units.split(SORTED_BLOCK)]
         return np.concatenate(parts)
 
+    def of_units(self, units: range) -> Self:
+        return type(self)(lambda chosen: self._compute(chosen + units.start), self.n_items, len(units))
+
     def auc(self, labels: Bool[Tensor, "items labels"] | Weights) -> Float[Tensor, "units labels"]:
         labels, sums = Weights.of(labels), []
         for _, block in self.blocks():
@@ -338,34 +357,6 @@ def own_auc(activations: Float[Tensor, "items pairs"], labels: Bool[Tensor, "ite
     return (sums - positives * (positives + 1) / 2) / (positives * (len(labels) - positives))
 
 
-def pool_dense(
-    x: Float[Tensor, "rows units"], item: Int[Tensor, " rows"], n_items: int
-) -> Float[Tensor, "items units"]:
-    """Return the maximum of each unit over the rows of each item."""
-    out = x.new_full((n_items, x.shape[1]), -torch.inf)
-    return out.scatter_reduce_(0, item[:, None].expand_as(x), x, "amax")
-
-
-def _pooled(
-    items: Int[Tensor, " nnz"], units: Tensor, values: Tensor, item_of_row: Int[Tensor, " rows"], n_units: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the largest entry of each item and unit.
-
-    Rows on which a unit is silent count as 0, so a unit that is negative wherever it fires pools to 0 unless it fires
-    on every row of the item.
-    """
-    n_rows = torch.bincount(item_of_row)
-    if not len(items) or int(n_rows.max()) == 1:
-        return items, units, values
-    pairs, inverse = np.unique(items.numpy() * n_units + units.numpy(), return_inverse=True)
-    pairs, inverse = torch.from_numpy(pairs), torch.from_numpy(inverse)
-    pooled = torch.full((len(pairs),), -torch.inf).scatter_reduce_(0, inverse, values, "amax")
-    silent_somewhere = torch.bincount(inverse, minlength=len(pairs)) < n_rows[pairs // n_units]
-    pooled = torch.where(silent_somewhere, pooled.clamp(min=0), pooled)
-    kept = pooled != 0
-    return pairs[kept] // n_units, pairs[kept] % n_units, pooled[kept]
-
-
 def _ranges(starts: Int[Tensor, " units"], offsets: Int[Tensor, " units_plus_1"]) -> Int[Tensor, " entries"]:
     """Lay ranges end to end, each from its start, as long as the offsets say."""
     return torch.arange(int(offsets[-1])) + (starts - offsets[:-1]).repeat_interleave(offsets.diff())
@@ -393,6 +384,8 @@ def _weighted(
 
 
 def _auc_of_rank_sums(sums: Float[Tensor, "units labels"], labels: Weights) -> Float[Tensor, "units labels"]:
-    """Turn the rank sums of labelled items into areas: nan (0 / 0) where a class is empty."""
+    """Turn the rank sums of labelled items into areas, in place: nan (0 / 0) where a class is empty."""
     positives = labels.totals
-    return (sums - positives * (positives + 1) / 2) / (positives * (labels.n_items - positives))
+    sums -= positives * (positives + 1) / 2
+    sums /= positives * (labels.n_items - positives)
+    return sums

@@ -15,8 +15,9 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.linear import Linear
 from sae.errors import EvaluationError
+from sae.evaluation.pooling import pool_dense
 from sae.evaluation.reconstruction import Reconstruction
-from sae.evaluation.responses import DenseResponses, Responses, SparseResponses, pool_dense
+from sae.evaluation.responses import DenseResponses, Responses, SparseResponses
 from sae.evaluation.weights import Weights
 from sae.tensors import Kind
 
@@ -221,6 +222,14 @@ class Units:
     def n_units(self) -> int:
         return self.dictionary.d_sae
 
+    def part(self, units: range) -> "Units":
+        """Return consecutive units, of which only what they do on items is known."""
+        return _Part(self, units)
+
+    def anew(self) -> "Units":
+        """Return the same units of which nothing is known yet but the codes."""
+        return Units(self.name, self.dictionary, self.sample, self.__dict__.get("codes"))
+
     @cached_property
     def codes(self) -> Codes:
         """Codes of all rows, where the dictionary selects; of one that does not they would be as large as can be."""
@@ -285,10 +294,26 @@ class Units:
         rows, dictionary = keep.nonzero()[:, 0], self.dictionary
         if not isinstance(dictionary, Linear):
             return SparseResponses.of_codes(self.codes.on(rows), item[rows], n_items)
-        x, item = self.sample.x[rows], item[rows]
+        x, item = self.sample.x, item[rows]
 
         def columns(units: Tensor) -> Tensor:
-            parts = torch.cat([dictionary.activations(part.float(), units) for part in x.split(ENCODED_ROWS)])
-            return pool_dense(parts, item, n_items) if len(x) > n_items else parts
+            found = torch.empty(len(rows), len(units))
+            for part, into in zip(rows.split(ENCODED_ROWS), found.split(ENCODED_ROWS), strict=True):
+                into.copy_(dictionary.activations(x[part].float(), units))
+            return pool_dense(found, item, n_items) if len(rows) > n_items else found
 
         return DenseResponses.of(columns, n_items, dictionary.d_sae)
+
+
+class _Part(Units):
+    """Consecutive units of others."""
+
+    def __init__(self, whole: Units, units: range) -> None:
+        super().__init__(whole.name, whole.dictionary, whole.sample)
+        self._n_units = len(units)
+        self.responses = whole.responses.of_units(units)
+        self.halves = tuple(half.of_units(units) for half in whole.halves)  # type: ignore[assignment]
+
+    @property
+    def n_units(self) -> int:
+        return self._n_units

@@ -23,7 +23,7 @@ from sae.errors import EvaluationError, nearest
 from sae.evaluation.metric import Better, Measured, item_metric
 from sae.evaluation.responses import Responses, SparseResponses
 from sae.evaluation.sample import Sample, Units
-from sae.evaluation.weights import Weights
+from sae.evaluation.weights import UNITS_AT_ONCE, Weights
 
 TOP_ITEMS = 20
 """Items that clarity and label entropy look at; more where several tie with the last of them."""
@@ -148,7 +148,10 @@ def mean_cosine(responses: Responses, similarity: Similarity) -> Float[Tensor, "
     squared = squares - 2 * low[:, None] * plain + low[:, None] ** 2 * norms.sum(0)
     resultant = torch.zeros(responses.n_units, dtype=torch.float64)
     for part, total in similarity.parts():
-        resultant += (responses.total(part) - low[:, None] * total).square().sum(1)
+        some_units = zip(responses.parts(), low.split(UNITS_AT_ONCE), strict=True)
+        resultant += torch.cat(
+            [(some.total(part) - lowest[:, None] * total).square().sum(1) for some, lowest in some_units]
+        )
     pairs = weight**2 - squared[:, 0]
     some = (high > low) & (pairs > _NO_PAIR * squared[:, 0])
     return torch.where(some, (resultant - squared[:, 1]) / pairs.where(some, 1), similarity.baseline)

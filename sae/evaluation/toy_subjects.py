@@ -54,6 +54,10 @@ class ToyLanguage:
         edit = (edits or {}).get(HOOKPOINT)
         return (edit(x) if edit else x) @ self.unembed
 
+    def direct_logits(self, directions: Float[Tensor, "n d_in"]) -> Float[Tensor, "n vocab"]:
+        logits = directions @ self.unembed
+        return logits - logits.mean(1, keepdim=True)
+
     def provenance(self) -> dict[str, Any]:
         return {"subject": self.id}
 

@@ -22,6 +22,10 @@ from sae.evaluation.inferred import Inferred
 from sae.evaluation.sample import Sample, halves
 from sae.tensors import Kind, Vectors
 
+TOY_SEED = 0x7047
+"""Keeps true directions apart from those that a dictionary starts from, which are drawn alike with the same small seed:
+it would begin with the solution."""
+
 
 class Drawn(NamedTuple):
     """Rows of a toy, how strongly each feature fired in them, and what else is known of a row, one value each."""
@@ -188,7 +192,7 @@ def superposition(n_features: int, d_in: int, l0: float, seed: int = 0, exponent
         ConfigError: more features active than there are.
     """
     probabilities = _zipf(n_features, l0, exponent)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(TOY_SEED + seed)
     directions = torch.nn.functional.normalize(torch.randn(n_features, d_in, generator=generator), dim=1)
     return Toy(directions, probabilities, noise=0.02)
 
@@ -309,7 +313,8 @@ def _directions(n: int, d_in: int, seed: int, exact: bool = False) -> Float[Tens
     """Return unit rows: orthogonal if they fit, else random."""
     if exact and n > d_in:
         raise ConfigError(f"toy: {n} directions cannot be orthogonal in {d_in} dimensions.")
-    random = torch.randn(n, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(TOY_SEED + seed)
+    random = torch.randn(n, d_in, generator=generator, dtype=torch.float64)
     if n > d_in:
         return torch.nn.functional.normalize(random, dim=1).float()
     return torch.linalg.qr(random.T).Q.T.contiguous().float()

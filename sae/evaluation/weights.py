@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+UNITS_AT_ONCE = 1024
+"""Units handled at a time where much memory is needed for each; sums in a sparse matrix are no smaller than dense."""
+
 
 class Weights:
     """One column of numbers per feature, one row per item; zeros are not kept.
@@ -91,7 +94,12 @@ class Weights:
         from scipy.sparse import csr_array
 
         parts = (factors.double().numpy(), items.numpy(), offsets.int().numpy())
-        return torch.from_numpy((csr_array(parts, shape=(len(offsets) - 1, self.n_items)) @ self._matrix).toarray())
+        matrix: Any = csr_array(parts, shape=(len(offsets) - 1, self.n_items))
+        sums = np.empty((matrix.shape[0], self.n_features))
+        for first in range(0, len(sums), UNITS_AT_ONCE):
+            block = slice(first, first + UNITS_AT_ONCE)
+            (matrix[block] @ self._matrix).toarray(out=sums[block])
+        return torch.from_numpy(sums)
 
     def over_columns(
         self, columns: Shaped[Tensor, "items units"] | Shaped[np.ndarray, "items units"]

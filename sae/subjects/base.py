@@ -70,6 +70,15 @@ class TextSubject(Subject, Protocol):
 
 
 @runtime_checkable
+class WritesLogits(Protocol):
+    """A language subject in which the direct path from the residual stream to the logits is known."""
+
+    def direct_logits(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+        """Return what directions add to the logits, less their mean over the vocabulary."""
+        ...
+
+
+@runtime_checkable
 class ImageTextSubject(Subject, Protocol):
     """A subject that embeds images and texts in one space."""
 

@@ -28,7 +28,7 @@ from transformers.utils import logging as hf_logging
 
 from sae.errors import SubjectError, nearest
 from sae.subjects.base import Activation, Edit, Hookpoint, find_hookpoint
-from sae.subjects.places import Place, Visitor, find_places
+from sae.subjects.places import Place, Visitor, final_norm_map, find_final_norm, find_places
 from sae.subjects.untrained import drawing
 from sae.tensors import Batch, Kind, Rows
 
@@ -68,6 +68,7 @@ class LanguageSubject:
         places: Mapping[str, Place],
         has_head: bool = True,
         untrained: bool = False,
+        final_norm: nn.Module | None = None,
     ) -> None:
         self.id = id
         self.model: Any = model
@@ -75,6 +76,7 @@ class LanguageSubject:
         self.has_head = has_head
         self._source = source
         self._untrained = untrained
+        self._final_norm = final_norm
         self._places = dict(places)
         self._hookpoints = self._probe()
 
@@ -111,12 +113,13 @@ class LanguageSubject:
             bridge_config = build_bridge_config_from_hf(config, architecture, source, model.dtype)
             adapter = ArchitectureAdapterFactory.select_architecture_adapter(bridge_config)
             places = find_places(adapter, model)
+            final_norm = find_final_norm(adapter, model)
         except (OSError, ValueError) as error:
             raise SubjectError(f"{id}: cannot load {source!r} as a language model: {error}") from error
         has_head = _check_weights(id, model, missing)
         model.config.use_cache = False
         model = model.to(device).eval().requires_grad_(False)
-        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places, has_head, untrained)
+        return cls(id, model, source, model_class is not AutoModelForMaskedLM, places, has_head, untrained, final_norm)
 
     @property
     def device(self) -> torch.device:
@@ -216,6 +219,33 @@ class LanguageSubject:
 
         with torch.set_grad_enabled(grad), self._visited({n: writer(n, e) for n, e in (edits or {}).items()}):
             return self._call(batch).logits
+
+    @torch.no_grad()
+    def direct_logits(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n vocab"]:
+        """Return what directions in the residual stream add to the logits of the next token on their direct path.
+
+        Of the final norm its centring and its weights count, while its scale, which depends on the text, is left at 1;
+        so do no biases, and from each direction's logits their mean over the vocabulary is taken, which no probability
+        depends on.
+
+        Raises:
+            SubjectError: the subject does not predict the next token, or its head is no matrix.
+        """
+        head = self.model.get_output_embeddings() if self.predicts_next_token else None
+        if not isinstance(head, nn.Linear):
+            raise SubjectError(
+                f"{self.id}: has no matrix that turns the residual stream into logits of the next token."
+            )
+        directions = directions.to(self.device, torch.float32)
+        weight, centred = self._norm_map
+        if centred:
+            directions = directions - directions.mean(1, keepdim=True)
+        logits = (directions * weight) @ head.weight.float().T
+        return (logits - logits.mean(1, keepdim=True)).cpu()
+
+    @cached_property
+    def _norm_map(self) -> tuple[Tensor, bool]:
+        return final_norm_map(self._final_norm, self.model.get_input_embeddings().embedding_dim, self.device)
 
     def provenance(self) -> dict[str, Any]:
         """Return what a manifest records about the model."""

@@ -1,10 +1,13 @@
 """Where TransformerLens' hookpoints lie in a Hugging Face model, and how to get at the tensors that pass there."""
 
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 Visitor = Callable[[Tensor], Tensor | None]
@@ -78,6 +81,33 @@ def find_places(adapter: Any, model: Any) -> dict[str, Place]:
                     place = Place(module, "in" if side == "in" else "out", in_place=hook == "hook_resid_mid")
                     places.setdefault(f"blocks.{index}.{hook}", place)
     return places
+
+
+def find_final_norm(adapter: Any, model: Any) -> nn.Module | None:
+    """Return the norm before the unembedding; None where there is none."""
+    with suppress(AttributeError, ValueError):
+        return adapter.get_component(model, "ln_final")
+    return None
+
+
+@torch.no_grad()
+def final_norm_map(
+    norm: nn.Module | None, d_model: int, device: torch.device
+) -> tuple[Float[Tensor, " d_model"], bool]:
+    """Return the weights of a layer norm or RMS norm, and whether it takes the mean off, by trying it out.
+
+    How weights are kept differs between models (Gemma adds 1 to them), what they do does not: a vector of signs with
+    mean 0 has standard deviation and root mean square 1.
+    """
+    if norm is None:
+        return torch.ones(d_model, device=device), False
+    assert d_model % 2 == 0, d_model
+    norm = copy.deepcopy(norm).float()
+    signs = torch.ones(d_model, device=device)
+    signs[1::2] = -1
+    weight = (norm(signs) - norm(-signs)) / 2 * signs
+    centred = torch.allclose(norm(signs + 1), norm(signs), atol=1e-3)
+    return weight, centred
 
 
 def _aliases(component: Any, prefix: str = "") -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 import dataclasses
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ def dense_codes(draw: st.DrawFn) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32).reshape(batch, d_sae)
 
 
+@settings(deadline=None)  # a busy machine may take long over one example
 @given(dense_codes())
 def test_dense_to_sparse_and_back(dense: Tensor) -> None:
     codes = Codes.from_dense(dense)

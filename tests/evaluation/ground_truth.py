@@ -53,14 +53,18 @@ from sae.evaluation.universality import shuffled_items, universality_scores
 from sae.inputs.base import Classes
 
 TOYS: dict[str, Toy] = {
-    "superposition": dataclasses.replace(superposition(20, 14, l0=0.8), noise=0.0),
+    "superposition": dataclasses.replace(superposition(20, 14, l0=0.8, seed=2), noise=0.0),
     "orthogonal": orthogonal(16, 16, l0=0.8),
     "zipf": orthogonal(12, 12, l0=0.48, exponent=1.0),
     "hierarchical": hierarchical(12, branching=1, depth=1, d_in=26, probability=0.08, share=0.5),
     "correlated": correlated(24, 24, l0=0.96, block=2),
-    "two_modality": two_modality(8, 4, 20, probability=0.08),
+    "two_modality": two_modality(8, 4, 20, probability=0.08, gap=1.0),
 }
-"""Every ground-truth toy, without noise; features are rare enough to be sparse also in texts and pictures."""
+"""Every ground-truth toy, without noise; features are rare enough to be sparse also in texts and pictures.
+
+The seed of the superposed ones draws directions that are far enough apart to be told apart exactly. Modalities are so
+near each other that neurons answer to what is in the rows, not to the modality that comes with some of it.
+"""
 N_ROWS, N_PASSAGES, N_PICTURES, N_PAIRS = 3000, 3600, 1500, 24
 N_DRAWS = 8
 """Random dictionaries drawn where a score is one number per dictionary, so that a standard error can be taken."""

@@ -264,3 +264,9 @@ def test_average_precision_equals_that_of_scikit_learn_with_ties_and_silent_item
     ]
     found = average_precision(make(activations), Weights.of(labels), unit, label)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_winning_chances_do_not_depend_on_how_many_items_are_ranked_at_a_time() -> None:
+    matched = torch.rand(9, 2 * detection.ITEMS_AT_ONCE + 3, generator=torch.Generator().manual_seed(4))
+    columns = [detection.winning_chances(column[:, None], 4) for column in matched.T]
+    assert torch.equal(detection.winning_chances(matched, 4), torch.cat(columns, 1))

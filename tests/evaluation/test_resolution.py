@@ -164,8 +164,8 @@ def test_pooled_items_are_added_up_over_their_rows(sample: Sample, mixtures: Mix
 def test_details_say_why_and_draw(sample: Sample, mixtures: Mixtures, tmp_path: Path) -> None:
     dictionary = true_dictionary(TOY)
     dictionary.W_dec.data[7] *= 0.01
-    rows = resolution_details(Units("true", dictionary, sample), mixtures, neurons=[1])
-    assert [row["concept"] for row in rows] == ["feature_4=on", "feature_7=on", "feature_8=on"]
+    rows = resolution_details(Units("true", dictionary, sample), mixtures, neurons=[8])
+    assert [row["concept"] for row in rows] == ["feature_1=on", "feature_7=on", "feature_11=on"]
     assert [row["outcome"] for row in rows] == ["resolved", "the latent carries little of it", "resolved"]
     assert rows[0]["aucs"].keys() == {row["concept"] for row in rows}
     png = resolution_picture(rows, tmp_path / "neuron", "toy")

@@ -3,7 +3,15 @@ import pytest
 import torch
 
 from sae.dictionaries.codes import Codes
-from sae.evaluation.responses import DenseResponses, Responses, SparseResponses, pool_dense
+from sae.evaluation import detection, weights
+from sae.evaluation import responses as responses_module
+from sae.evaluation import similarity as similarity_module
+from sae.evaluation.detection import phi_coefficient
+from sae.evaluation.pooling import pool_dense
+from sae.evaluation.recovery import Firing
+from sae.evaluation.responses import DenseResponses, Responses, SparseResponses
+from sae.evaluation.similarity import Similarity, mean_cosine
+from sae.evaluation.weights import Weights
 
 
 def activations(items: int, units: int, signed: bool, seed: int) -> torch.Tensor:
@@ -117,3 +125,26 @@ def test_units_that_are_silent_everywhere_are_all_zero() -> None:
     assert silent.n_fired.sum() == 0
     assert silent.maximum.tolist() == silent.minimum.tolist() == [0, 0, 0]
     assert (restored(silent) == 0).all()
+
+
+@pytest.mark.parametrize("make", [sparse, lazy])
+def test_parts_are_the_same_units_in_order_and_sums_do_not_depend_on_their_size(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense, labels = activations(40, 23, True, seed=4), some_labels(40, 6, seed=5)
+    similarity = Similarity.of_vectors("drawn", torch.randn(40, 5, generator=torch.Generator().manual_seed(6)))
+
+    def found() -> list[torch.Tensor]:
+        whole = make(dense)
+        firing = Firing.of(whole, Weights.of(labels))
+        sums = whole.total(Weights.of(labels))
+        return [whole.auc(labels), sums, mean_cosine(whole, similarity), firing.hits, phi_coefficient(firing, 40)]
+
+    at_once = found()
+    for module in (responses_module, weights, similarity_module, detection):
+        monkeypatch.setattr(module, "UNITS_AT_ONCE", 7)
+    parts = list(make(dense).parts())
+    assert [part.n_units for part in parts] == [7, 7, 7, 2]
+    assert torch.equal(torch.cat([restored(part) for part in parts], 1), dense)
+    for one, other in zip(found(), at_once, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -105,7 +105,8 @@ def test_features_of_one_modality_are_silent_in_the_other() -> None:
         hierarchical(n_roots=3, branching=2, depth=1, d_in=16),
         correlated(n_features=12, d_in=12, l0=2),
         two_modality(n_shared=4, n_own=3, d_in=16),
-        dataclasses.replace(superposition(n_features=20, d_in=14, l0=1.2), noise=0.0),
+        # Not every draw of 20 directions in 14 dimensions is far enough apart for this.
+        dataclasses.replace(superposition(n_features=20, d_in=14, l0=1.2, seed=2), noise=0.0),
         two_modality(n_shared=12, n_own=3, d_in=16, probability=0.05),
     ],
     ids=["orthogonal", "hierarchical", "correlated", "two_modality", "superposition", "superposed_modalities"],
@@ -152,3 +153,9 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         orthogonal(n_features=20, d_in=8, l0=2)
     with pytest.raises(ConfigError, match=r"between 0 and 1, got 1\.5"):
         correlated(n_features=4, d_in=8, l0=1, correlation=1.5)
+
+
+def test_a_dictionary_of_the_same_seed_starts_from_other_directions() -> None:
+    toy = superposition(n_features=20, d_in=14, l0=1.2, seed=5)
+    start = torch.randn(20, 14, generator=torch.Generator().manual_seed(5))
+    assert (torch.cosine_similarity(toy.directions, start) < 0.9).all()

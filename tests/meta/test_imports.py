@@ -6,7 +6,7 @@ import sys
 HEAVY = ("torch", "transformer_lens", "open_clip", "wandb", "starlette", "transformers", "datasets")
 OPTIONAL = (
     *("transformer_lens", "open_clip", "wandb", "tyro", "beartype", "datasets"),
-    *("matplotlib", "scipy", "sklearn", "PIL", "triton"),
+    *("matplotlib", "scipy", "sklearn", "umap", "PIL", "triton"),
 )
 CORE = (
     "sae.config",

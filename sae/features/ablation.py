@@ -1,0 +1,183 @@
+"""What taking one latent out of the subject does to its loss: a pass through the subject, bounded by what is asked."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.codes import Codes
+from sae.dictionaries.sites import hookpoints_read, output_sites
+from sae.evaluation.splicing import trained_rows
+from sae.features.cards import rounded
+from sae.inputs.base import Inputs
+from sae.subjects.base import Edit, TextSubject
+from sae.subjects.splice import predictions
+from sae.tensors import Batch
+
+
+@dataclass
+class Cost:
+    """What ablations have cost so far: examples run through the subject to its end, and seconds."""
+
+    n_examples: int = 0
+    seconds: float = 0.0
+
+
+class AblationLosses:
+    """Mean change of the next token's loss, in nats, at the tokens where a latent fires, once its part is removed.
+
+    The part z_j W_dec[j] is subtracted wherever the latent fires in an example, and everything else, the error of the
+    dictionary too, stays as it was. Positive: the latent helps the prediction. Predictions of padding and special
+    tokens are left out, as in `evaluation.splicing`.
+
+    Args:
+        dictionary: whose latents.
+        subject: predicts next tokens.
+        inputs: examples by number.
+        examples: for each latent some examples, -1 where there are fewer; drawn at random among those on which it
+            fires, for the strongest ones would not be typical.
+        batch_examples: how many go through the subject at a time.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        subject: TextSubject,
+        inputs: Inputs,
+        examples: Int[np.ndarray, "d_sae n"],
+        batch_examples: int = 16,
+    ) -> None:
+        self.dictionary, self.subject, self.inputs = dictionary.eval(), subject, inputs
+        self.examples, self.batch_examples, self.cost = examples, batch_examples, Cost()
+        self._reads, self._sites = hookpoints_read(dictionary), output_sites(dictionary)
+
+    def of(self, latents: range) -> list[dict[str, float | int | None] | None]:
+        """Return `{"ablation": nats, "n": tokens}`; None for latents that fire before no token in their examples."""
+        started = time.monotonic()
+        sums, counts = torch.zeros(len(latents), dtype=torch.float64), torch.zeros(len(latents), dtype=torch.int64)
+        for group in self._groups(latents):
+            for latent, change in self._changes(group):
+                sums[latent - latents.start] += change.double().sum().cpu()
+                counts[latent - latents.start] += len(change)
+        self.cost.seconds += time.monotonic() - started
+        return [
+            {"ablation": rounded(total / n), "n": n} if n else None
+            for total, n in zip(sums.tolist(), counts.tolist(), strict=True)
+        ]
+
+    def _groups(self, latents: range) -> Iterator[list[tuple[int, list[int]]]]:
+        """Yield batches of examples, each with the latents to take out of it: one run for each and an untouched one."""
+        asked = self.examples[latents.start : latents.stop]
+        rows, columns = (asked >= 0).nonzero()
+        pairs = sorted(set(zip(asked[rows, columns].tolist(), (rows + latents.start).tolist(), strict=True)))
+        room = max(1, self.batch_examples - 1)
+        group: list[tuple[int, list[int]]] = []
+        used = 0
+        for example, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            for chunk in _chunks([latent for _, latent in members], room):
+                if group and used + 1 + len(chunk) > self.batch_examples:
+                    yield group
+                    group, used = [], 0
+                group.append((example, chunk))
+                used += 1 + len(chunk)
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def _changes(self, group: list[tuple[int, list[int]]]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
+        """Yield each latent with what its removal changes at the tokens of one example."""
+        batch = _stacked([self.inputs.batch(example, example + 1) for example, _ in group])
+        keep = trained_rows(self.subject, batch, self._reads[0])
+        found = self.subject.run(batch, self._reads)
+        x = torch.cat([found[name][keep.to(found[name].device)].float() for name in self._reads], dim=1)
+        codes = self.dictionary.encode(x.to(self.dictionary.W_dec.device)).to("cpu")
+        # One copy of an example as it is, then one for each latent.
+        source = torch.tensor([i for i, (_, latents) in enumerate(group) for _ in range(1 + len(latents))])
+        removed = [latent for _, latents in group for latent in (-1, *latents)]
+        part = _parts(self.dictionary, codes, keep.cpu(), source, removed)
+        copies = _copied(batch, source)
+        logits = self.subject.forward(copies, self._edits(part))
+        self.cost.n_examples += len(source)
+        firing = part.any(-1)
+        scored = predictions(copies, firing)
+        clean = -1
+        for copy, latent in enumerate(removed):
+            if latent < 0:
+                clean = copy
+                continue
+            where = scored[copy].nonzero()[:, 0]
+            target = copies.tokens[copy, where + 1].long()  # type: ignore[index]
+            losses = [_loss(logits[row], where, target) for row in (copy, clean)]
+            yield latent, losses[0] - losses[1]
+
+    def _edits(self, part: Float[Tensor, "example pos d_out"]) -> dict[str, Edit]:
+        """Subtract the parts, at every site its own columns."""
+
+        def without(columns: slice) -> Edit:
+            return lambda x: x - part[..., columns].to(x)
+
+        return {site.hookpoint: without(site.columns) for site in self._sites}
+
+
+def _loss(logits: Float[Tensor, "pos vocab"], where: Tensor, target: Tensor) -> Float[Tensor, " tokens"]:
+    where = where.to(logits.device)
+    return F.cross_entropy(logits[where].float(), target.to(logits.device), reduction="none")
+
+
+def _parts(
+    dictionary: Dictionary, codes: Codes, keep: Tensor, source: Int[Tensor, " copies"], removed: list[int]
+) -> Float[Tensor, "copies pos d_out"]:
+    """Return what each latent writes into its copy of an example; zeros for copies that stay as they are."""
+    row_of = torch.full(keep.shape, -1, dtype=torch.int64)
+    row_of[keep] = torch.arange(int(keep.sum()))
+    entry_rows = codes.rows
+    out = torch.zeros(len(source), keep.shape[1], dictionary.d_out)
+    for copy, latent in enumerate(removed):
+        if latent < 0:
+            continue
+        own = codes.indices == latent
+        values = torch.zeros(len(codes)).index_put_((entry_rows[own],), codes.values[own].float())
+        if codes.row_deviation is not None:
+            values = values * codes.row_deviation[:, 0].float()
+        rows = row_of[source[copy]]
+        strength = torch.where(rows >= 0, values[rows.clamp(min=0)], 0.0)
+        out[copy] = strength[:, None] * dictionary.W_dec[latent].detach().float().cpu()
+    return out
+
+
+def _stacked(batches: list[Batch]) -> Batch:
+    """Put single examples of one length into a batch; shorter ones are padded at their end, which is not attended."""
+    length = max(batch.tokens.shape[1] for batch in batches if batch.tokens is not None)
+
+    def padded(name: str, fill: int) -> Tensor:
+        rows = [getattr(batch, name) for batch in batches]
+        return torch.cat([F.pad(row, (0, length - row.shape[1]), value=fill) for row in rows])
+
+    return Batch(
+        first_example=batches[0].first_example,
+        tokens=padded("tokens", 0),
+        attended=padded("attended", 0),
+        kind=padded("kind", 0),
+    )
+
+
+def _copied(batch: Batch, source: Int[Tensor, " copies"]) -> Batch:
+    assert batch.tokens is not None and batch.attended is not None and batch.kind is not None
+    return Batch(
+        first_example=batch.first_example,
+        tokens=batch.tokens[source],
+        attended=batch.attended[source],
+        kind=batch.kind[source],
+    )
+
+
+def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
