@@ -92,7 +92,7 @@ class Shelf(Sequence[Card]):
         Raises:
             CatalogError: there is none of that number, or its file is damaged.
         """
-        return Card.unpacked(self.packed(index))
+        return Card.unpacked(self.packed(index), self.folder.parent)
 
     def __iter__(self) -> Iterator[Card]:
         return (self[index] for index in range(self.count))
