@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,8 +159,45 @@ def hookpoints(arguments: list[str]) -> None:
     log.table(("hookpoint", "width", "grid"), rows)
 
 
+def serve(arguments: list[str]) -> None:
+    """Show a catalog on a page of this machine: sae serve CATALOG [--port N]."""
+    from sae.features.catalog import Catalog
+
+    port = _take_option(arguments, "--port") or "8173"
+    (path,) = _take_positional(arguments, ("CATALOG",), "sae serve")
+    if not port.isdecimal():
+        raise ConfigError(f"--port {port}: must be a number.")
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise ConfigError("needs the packages starlette and uvicorn: pip install 'sae-dictionaries[serve]'.")
+    from sae.server.run import serve as run
+
+    run(Catalog.open(path), int(port))
+
+
+def export(arguments: list[str]) -> None:
+    """Write the pages of a catalog as files, or one card as one file: sae export CATALOG --out DIR [--card latent/123]."""
+    from sae.features.catalog import Catalog
+    from sae.server.export import export as run
+
+    out, card = _take_option(arguments, "--out"), _take_option(arguments, "--card")
+    (path,) = _take_positional(arguments, ("CATALOG",), "sae export")
+    if out is None:
+        raise ConfigError("--out: name the folder to write, or with --card the file.")
+    catalog = Catalog.open(path)
+    if card is None:
+        run(catalog, Path(out))
+        print(f"open {Path(out) / 'index.html'}")
+        return
+    kind, _, index = card.partition("/")
+    if not index.isdecimal():
+        raise ConfigError(f"--card {card}: must be KIND/NUMBER, as in latent/123.")
+    Path(out).write_text(catalog.shelf(kind)[int(index)].to_html(), encoding="utf-8")
+    print(f"open {out}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command for command in (harvest, train, evaluate, compare, relate, show, info, verify, hookpoints)
+    command.__name__: command
+    for command in (*(harvest, train, evaluate, compare, relate, show, serve, export, info, verify, hookpoints),)
 }
 
 
@@ -174,7 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
-        if rest and rest[0] in ("-h", "--help") and name in ("compare", "info", "verify", "hookpoints"):
+        if (
+            rest
+            and rest[0] in ("-h", "--help")
+            and name in ("compare", "serve", "export", "info", "verify", "hookpoints")
+        ):
             print(COMMANDS[name].__doc__)
             return 0
         log.setup()

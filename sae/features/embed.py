@@ -79,7 +79,9 @@ def card_document(card: Mapping[str, Any], folder: Path | None = None) -> str:
     """
     script, style = _card_script(), _card_style()
     images = {name: found for name in sorted(set(image_names(card))) if (found := _data_uri(folder, name))}
-    data = json.dumps({"card": card, "images": images}, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps({"card": card, "images": images}, ensure_ascii=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     policy = f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}"
     title = html.escape(f"{card['kind']} {card['index']}: {card['title']}")
     return (

@@ -183,7 +183,10 @@ def _refuse_other_sites(request: Request) -> None:
         HTTPException: the origin is missing or another one, or the body is of a type that a form could send.
     """
     headers = request.headers
-    if headers.get("origin") != f"http://{headers['host']}" or headers.get("sec-fetch-site", "same-origin") != "same-origin":
+    if (
+        headers.get("origin") != f"http://{headers['host']}"
+        or headers.get("sec-fetch-site", "same-origin") != "same-origin"
+    ):
         raise HTTPException(403, "only this page may write")
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "must be application/json")
@@ -222,5 +225,3 @@ def _with_headers(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send_with)
 
     return wrapped
-
-

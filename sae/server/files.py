@@ -7,7 +7,10 @@ from pathlib import Path
 from sae.features.embed import ASSETS, CARD_MODULES
 
 PAGES = Path(__file__).parent / "pages"
-PAGE_MODULES = ("data.js", "files.js", "explaining.js", "density.js", "map.js", "table.js", "overview.js", "feature.js", "finding.js", "app.js")
+PAGE_MODULES = (
+    *("server_source.js", "file_source.js", "explaining.js", "scatter.js", "table.js"),
+    *("overview.js", "feature.js", "finding.js", "app.js"),
+)
 """The modules of the pages, imported ones first; before them come those that draw a card."""
 IMAGE_NAME = re.compile(r"[0-9]{1,12}\.png")
 

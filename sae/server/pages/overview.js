@@ -1,0 +1,98 @@
+// The first page: what the dictionary is, how it scores beside its controls, its map, and a table of its cards.
+
+import { histogram, strip } from "./charts.js";
+import { cut, h, number, share, visible } from "./dom.js";
+import { drawScatter } from "./scatter.js";
+import { drawTable } from "./table.js";
+
+const FIRST_SCORES = 10;
+const DISTRIBUTIONS = 6;
+const BINS = 40;
+
+export async function drawOverview({ source, about, kind }) {
+  const [overview, columns] = await Promise.all([source.overview(), source.columns(kind)]);
+  const count = about.counts[`${kind}s`] ?? 0;
+  const shelf = h("section", { class: "wide-part", id: "cards" });
+  const page = h("div", { class: "overview" },
+    drawTitle(about),
+    drawFacts(about, overview),
+    overview.report ? drawReport(overview.report, overview.controls ?? overview.report.controls ?? {}) : null,
+    overview.log_rates ? h("section", { class: "part two" },
+      h("div", null, h("h2", null, "How often its latents fire"), h("p", { class: "note" }, "Latents by firing rate. A hump far to the left is latents that hardly ever fire; one at the right, latents that fire on nearly everything.")),
+      histogram(overview.log_rates, { label: "firing rate, log scale", name: (x) => share(10 ** x) })) : null,
+    shelf);
+  fillShelf(shelf, { source, about, kind, count, columns, overview });
+  return page;
+}
+
+function drawTitle(about) {
+  return h("header", null, h("p", { class: "kicker" }, h("span", null, about.complete ? "catalog" : "catalog, not finished")),
+    h("h1", { translate: "no" }, visible(about.subject)), h("p", { class: "lead", translate: "no" }, visible(about.hookpoint)));
+}
+
+function drawFacts(about, overview) {
+  const counts = Object.entries(about.counts).filter(([, n]) => n).map(([name, n]) => [name, number(n)]);
+  const facts = [...counts, ["vectors counted", number(about.n_vectors)], [about.modality === "image" ? "images" : "texts", number(about.n_examples)], ...(overview.facts ?? [])];
+  return h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", null, h("dt", null, visible(String(name))), h("dd", null, visible(String(value))))));
+}
+
+/** Scores as dots on their own scale, each control a tick; report: that of `sae evaluate`, or rows of text. */
+function drawReport(report, controls) {
+  const scores = report.scores ?? [];
+  if (!scores.length) return null;
+  const rivals = (name) => Object.entries(controls).flatMap(([control, one]) => (one.scores ?? []).filter((score) => score.name === name && score.value !== null).map((score) => [control, score.value]));
+  const beside = scores.map((score) => ({ score, rivals: rivals(score.name) })).sort((a, b) => (b.rivals.length > 0) - (a.rivals.length > 0));
+  const body = h("tbody", null, beside.slice(0, FIRST_SCORES).map((row) => drawScore(row, report.differences ?? [])));
+  const rest = beside.slice(FIRST_SCORES);
+  const more = rest.length ? h("button", { class: "more", type: "button", onclick: () => { body.append(...rest.map((row) => drawScore(row, report.differences ?? []))); more.remove(); } }, `${rest.length} more`) : null;
+  return h("section", { class: "part report" }, h("h2", null, "Scores beside controls"),
+    h("p", { class: "note" }, "Dot: the dictionary, with its 95 % interval as a band. Tick: its strongest control."),
+    h("div", { class: "scroll" }, h("table", null, h("thead", null, h("tr", null, ["score", "", "value", "strongest control", ""].map((name, i) => h("th", { scope: "col", class: i === 2 ? "number" : null }, name)))), body)), more);
+}
+
+function drawScore({ score, rivals }, differences) {
+  const ranked = [...rivals].sort((a, b) => (score.better === "lower" ? a[1] - b[1] : b[1] - a[1]));
+  const [control, value] = score.better === "neither" ? [null, null] : ranked[0] ?? [null, null];
+  const verdict = differences.find((one) => one.metric === score.name && one.control === control)?.verdict;
+  const all = [score.value, ...(score.interval ?? []), ...rivals.map(([, one]) => one)].filter((one) => one !== null);
+  const low = Math.min(0, ...all), high = Math.max(...all, low + 1e-9);
+  const top = high <= 1 && high > 0.3 ? 1 : high + (high - low) * 0.05;
+  return h("tr", null, h("th", { scope: "row" }, visible(score.name).replaceAll("_", " ")),
+    h("td", null, score.value === null ? null : strip({ value: score.value, control: value, band: score.interval, low, high: top, label: score.name })),
+    h("td", { class: "number" }, number(score.value)),
+    h("td", null, control === null ? "" : [visible(control).replaceAll("_", " "), " ", h("span", { class: "note" }, number(value))]),
+    h("td", { class: "note" }, verdict === "higher" || verdict === "lower" ? (verdict === score.better ? "better" : "worse") : verdict ?? ""));
+}
+
+function fillShelf(shelf, { source, about, kind, count, columns, overview }) {
+  const kinds = Object.entries(about.counts).filter(([, n]) => n).map(([name]) => name.replace(/s$/, ""));
+  const open = (index) => { location.hash = `#/${kind}/${index}`; };
+  const titleOf = async (index) => (await source.titles(kind, [index]))[index];
+  const map = columns.map_x && columns.map_y ? drawScatter({ x: columns.map_x, y: columns.map_y, cluster: columns.cluster ?? null, clusters: overview.clusters ?? [], nameOf: titleOf, open }) : null;
+  const table = drawTable({ columns, count, link: (index) => `#/${kind}/${index}`, titles: (indices) => source.titles(kind, indices),
+    search: (text) => source.search(kind, text, count), onFilter: (set) => map?.highlight(set) });
+  const tabs = kinds.length > 1 ? h("nav", { class: "tabs", "aria-label": "kinds of cards" }, kinds.map((one) => h("a", { href: `#/cards/${one}`, "aria-current": one === kind ? "page" : null }, `${one}s`))) : null;
+  shelf.append(...[
+    map && h("div", { class: "part" }, h("h2", null, "Map"), h("p", { class: "note" }, "Cards that point the same way lie near each other. What the table filters is lit here."), map.element),
+    h("div", { class: "part" }, h("div", { class: "headline" }, h("h2", null, "Cards"), tabs), drawDistributions(columns), table),
+  ].filter(Boolean));
+}
+
+/** Small multiples: how each column is distributed over all cards. */
+function drawDistributions(columns) {
+  const names = Object.keys(columns).filter((name) => !["map_x", "map_y", "cluster", "rate", "n_fired"].includes(name)).slice(0, DISTRIBUTIONS);
+  if (!names.length) return null;
+  return h("div", { class: "multiples distributions" }, names.map((name) => {
+    const binned = bin(columns[name]);
+    return binned && histogram(binned, { label: cut(visible(name.replace("score.", "").replaceAll("_", " ")), 40) });
+  }));
+}
+
+function bin(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) if (Number.isFinite(value)) { low = Math.min(low, value); high = Math.max(high, value); }
+  if (!(low < high)) return null;
+  const counts = new Array(BINS).fill(0);
+  for (const value of values) if (Number.isFinite(value)) counts[Math.min(BINS - 1, Math.floor(((value - low) / (high - low)) * BINS))] += 1;
+  return { counts, edges: Array.from({ length: BINS + 1 }, (_, i) => low + ((high - low) * i) / BINS) };
+}
