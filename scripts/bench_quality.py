@@ -217,9 +217,7 @@ def main() -> None:
     parser.add_argument("--grounds", nargs="*", default=["small"], choices=list(grounds()))
     parser.add_argument("--kinds", nargs="*", default=["topk", "batch_topk", "matryoshka", "jumprelu", "relu"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--settings", type=json.loads, default=PENALTIES, help="JSON: kind -> library -> settings, lr too"
-    )
+    parser.add_argument("--settings", type=json.loads, default=PENALTIES, help="JSON: kind -> library -> settings, lr too")
     options: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

@@ -70,7 +70,7 @@ def create_app(catalog: Catalog) -> ASGIApp:
     ]
     errors: dict[Any, Callable[[Request, Any], Any]] = {
         StaleEditError: _problem(409),
-        CatalogError: _problem(400),
+        CatalogError: _problem(500),
         HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),
     }
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)]
@@ -141,7 +141,12 @@ class Pages:
         _refuse_other_sites(request)
         kind, index = self._shelf(request).kind, self._index(request)
         body = await _small_json(request)
-        await run_in_threadpool(self._act, kind, index, body)
+        try:
+            await run_in_threadpool(self._act, kind, index, body)
+        except StaleEditError:
+            raise
+        except CatalogError as error:
+            raise HTTPException(400, str(error)) from error
         said = await run_in_threadpool(self.said.of, kind, index)
         return JSONResponse([one.to_json() for one in said])
 

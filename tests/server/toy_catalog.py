@@ -17,7 +17,28 @@ RIGHT_TO_LEFT = "\u202eمرحبا بالعالم\u202c"
 EMOJI = "👩🏽‍🚀🏳️‍🌈"
 ENDLESS = "x" * 10_000
 HOSTILE = (SCRIPT, RIGHT_TO_LEFT, EMOJI, ENDLESS, "</script>", "\u0000\u2028\u200b\t\n", "']];alert(1)//", "__proto__")
-WORDS = ["def", "self", "return", "import", "class", "the", "of", "not", "in", "for", "if", "None", "True", "name", "value", "path", "items", "key", "args", "yield"]
+WORDS = [
+    "def",
+    "self",
+    "return",
+    "import",
+    "class",
+    "the",
+    "of",
+    "not",
+    "in",
+    "for",
+    "if",
+    "None",
+    "True",
+    "name",
+    "value",
+    "path",
+    "items",
+    "key",
+    "args",
+    "yield",
+]
 CONCEPTS = ("kite", "lighthouse", "teapot", "fern", "anchor", "violin")
 FACETS = ("photo", "sketch", "word", "symbol")
 PHRASES = (

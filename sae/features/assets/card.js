@@ -1,10 +1,11 @@
 // Draws one card from its JSON, anywhere: in the pages, in the static export, in a notebook's frame.
 
-import { h, installHints, number, share, visible, cut } from "./dom.js";
+import { h, installHints, number, share, short, visible } from "./dom.js";
 import { examples, facets, labels, mixture, neighbours, neurons, scores, statistics, writes } from "./sections.js";
 
 const MAIN = [["mixture", mixture], ["examples", examples]];
-const SIDE = [["statistics", statistics], ["writes", writes], ["labels", labels], ["facets", facets], ["scores", scores], ["neurons", neurons], ["neighbours", neighbours]];
+const SIDE = [["statistics", statistics], ["writes", writes], ["labels", labels], ["facets", facets], ["scores", scores]];
+const FOOT = [["neighbours", neighbours], ["neurons", neurons]];
 
 const ALONE = {
   imageOf: () => null,
@@ -17,7 +18,7 @@ const ALONE = {
  * Draw a card.
  *
  * options: imageOf(name) -> address or null; linkTo(kind, index) -> address or null; nameOf(kind, index) -> text or node;
- * tools: elements beside the title; below: elements under the title.
+ * tools: elements beside the title; first: elements that come before the side's sections.
  */
 export function drawCard(card, options = {}) {
   const all = { ...ALONE, ...options };
@@ -25,17 +26,17 @@ export function drawCard(card, options = {}) {
   return h("article", { class: `card ${card.kind}`, lang: "en" },
     h("header", null,
       h("p", { class: "kicker" }, h("span", null, `${card.kind} ${number(card.index)}`), all.tools),
-      h("h1", { translate: "no" }, h("bdi", null, cut(visible(card.title), 160))),
-      card.statistics && drawFacts(card.statistics),
-      all.below),
+      h("h1", { translate: "no" }, h("bdi", null, short(visible(card.title), 160))),
+      card.statistics && drawFacts(card.statistics)),
     h("div", { class: "columns" },
-      h("div", { class: "main" }, MAIN.map(draw), all.after),
-      h("div", { class: "side" }, SIDE.map(draw))));
+      h("div", { class: "main" }, MAIN.map(draw)),
+      h("div", { class: "side" }, all.first, SIDE.map(draw))),
+    h("div", { class: "foot" }, FOOT.map(draw)));
 }
 
 function drawFacts(known) {
   const facts = [
-    ["fires on", share(known.rate)], ["of vectors", known.n_vectors], ["strongest", known.max], ["mean when on", known.mean],
+    ["fires on", share(known.rate)], ["vectors seen", known.n_vectors], ["strongest", known.max], ["mean when on", known.mean],
   ].filter(([, value]) => value !== undefined && value !== null);
   return h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", null,
     h("dt", null, name), h("dd", null, typeof value === "number" ? number(value) : value))));

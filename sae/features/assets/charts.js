@@ -1,6 +1,6 @@
 // Small charts as SVG: histograms, bars, and values beside the interval of their control.
 
-import { h, number, svg } from "./dom.js";
+import { fixed, h, number, svg } from "./dom.js";
 
 /**
  * A histogram as small multiple: bars, first and last edge, hints with exact counts.
@@ -35,7 +35,7 @@ function sum(numbers) {
 }
 
 /** A list of names with bars: [{name, value, link?, hint?}]; bars start from zero, left or right by sign. */
-export function barList(rows, { most = null, tone = "", format = number } = {}) {
+export function barList(rows, { most = null, tone = "", format = fixed } = {}) {
   const top = most ?? Math.max(...rows.map((row) => Math.abs(row.value)), 1e-12);
   return h("ol", { class: `bars ${tone}` }, rows.map((row) => h("li", null,
     h("span", { class: "name", title: row.hint ?? null }, row.link ? h("a", { href: row.link }, row.name) : row.name),

@@ -33,6 +33,12 @@ export function number(value, digits = 3) {
   return sign(String(Number(value.toPrecision(digits))));
 }
 
+/** The same with its zeros kept, so that numbers under one another line up. */
+export function fixed(value) {
+  const size = Math.abs(value ?? NaN);
+  return size >= 0.001 && size < 1000 && !Number.isInteger(value) ? sign(value.toPrecision(3)) : number(value);
+}
+
 function sign(text) {
   return text.replace(/^-/, "−");
 }
@@ -65,6 +71,11 @@ export function cut(text, most) {
   if (text.length <= most) return text;
   const kept = Array.from(text.slice(0, most + 1)).slice(0, -1).join("");
   return `${kept}… +${number(text.length - kept.length)}`;
+}
+
+/** A title or a caption, cut with nothing but an ellipsis. */
+export function short(text, most) {
+  return text.length <= most ? text : `${Array.from(text.slice(0, most)).slice(0, -1).join("").trimEnd()}…`;
 }
 
 /** Hints: one box for the page, which follows the pointer over anything with data-hint. */

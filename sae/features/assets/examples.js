@@ -1,6 +1,6 @@
 // Examples of a card: text as concordance lines, images under a veil that lifts where the latent fires.
 
-import { cut, h, number, visible } from "./dom.js";
+import { cut, fixed, h, number, visible } from "./dom.js";
 
 const LONGEST_TOKEN = 60;
 const BESIDE = 14;
@@ -18,7 +18,7 @@ function drawLine(one, scale) {
   const token = (i, limit) => drawToken(one, i, scale, limit, i === peak);
   const range = (from, to, limit) => Array.from({ length: Math.max(0, to - from) }, (_, i) => token(from + i, limit));
   const line = h("button", { class: "line", type: "button", "aria-expanded": "false", title: null },
-    h("span", { class: "value" }, number(one.value)),
+    h("span", { class: "value" }, fixed(one.value)),
     h("span", { class: "text", translate: "no" },
       h("span", { class: "before" }, h("bdi", null, range(Math.max(0, peak - BESIDE), peak, LONGEST_TOKEN))),
       h("span", { class: "peak" }, h("bdi", null, token(peak, LONGEST_TOKEN))),
@@ -64,7 +64,7 @@ function drawFrame(one, scale, imageOf) {
     h("div", { class: "picture" },
       address ? h("img", { src: address, alt: told, loading: "lazy", decoding: "async" }) : h("span", { class: "missing" }, told),
       one.grid && one.values && address ? drawVeil(one, scale) : null),
-    h("figcaption", null, h("span", { class: "told" }, told), h("span", { class: "value" }, number(one.value))));
+    h("figcaption", null, h("span", { class: "told" }, told), h("span", { class: "value" }, fixed(one.value))));
 }
 
 function drawVeil(one, scale) {

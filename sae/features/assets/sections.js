@@ -1,7 +1,7 @@
 // The sections of a card, each a function from its JSON to an element. A card without a section shows nothing for it.
 
 import { barList, histogram, levelColumns, strip } from "./charts.js";
-import { cut, h, number, plural, share, visible } from "./dom.js";
+import { cut, fixed, h, number, plural, share, short, visible } from "./dom.js";
 import { drawExamples } from "./examples.js";
 
 /** A part of the card with its heading; `note` says in a few words how to read it. */
@@ -32,8 +32,9 @@ export function examples(section, card, options) {
   const draw = (list, more = {}) => drawExamples(list, { scale, imageOf: options.imageOf, ...more });
   const ranges = (title, list, name, note) => list?.length ? h("details", { open: title === "Across its range" },
     h("summary", null, title, h("span", { class: "note" }, note)),
-    list.filter((range) => range.examples.length).reverse().map((range) => h("div", { class: "range" },
-      h("h4", null, name(range)), draw(range.examples, { compact: true })))) : null;
+    h("div", { class: list.find((range) => range.examples.length)?.examples[0].tokens ? "ranges" : "ranges pictures" },
+      list.filter((range) => range.examples.length).reverse().map((range) => h("div", { class: "range" },
+        h("h4", null, name(range)), draw(range.examples, { compact: true }))))) : null;
   return part("examples", "Examples", null,
     section.top?.length ? long(section.top, draw, section.top[0].tokens ? 10 : 12) : null,
     ranges("Across its range", section.quantiles, ({ low, high }) => `${number(low * 100)}–${number(high * 100)} %`, "by share of firings below"),
@@ -54,12 +55,12 @@ function long(list, draw, first) {
 
 export function writes(section) {
   const tokens = (list) => list.map(([text, value]) => ({ name: h("code", { translate: "no" }, cut(visible(text), 40)), value, hint: cut(visible(text), 200) }));
-  const phrases = (list) => list.map(([text, value]) => ({ name: cut(visible(text), 120), value }));
+  const phrases = (list) => list.map(([text, value]) => ({ name: short(visible(text), 120), value }));
   const most = Math.max(...["up", "down"].flatMap((side) => (section[side] ?? []).map(([, value]) => Math.abs(value))), 1e-12);
   return part("writes", "What it writes", null,
     section.loss && h("p", { class: "note" }, `Taking it out changes the loss by ${section.loss.ablation > 0 ? "+" : ""}${number(section.loss.ablation)} nats per token where it fires (${plural(section.loss.n, "token")}).`),
     section.alignment !== undefined && h("p", { class: "note" }, `Alignment in the joint space ${number(section.alignment)}.`),
-    h("div", { class: "multiples" },
+    h("div", { class: section.captions ? "multiples broad" : "multiples" },
       section.up?.length ? small("raises", barList(tokens(section.up), { most })) : null,
       section.down?.length ? small("lowers", barList(tokens(section.down), { most })) : null,
       section.captions?.length ? small("captions near it", barList(phrases(section.captions))) : null,
@@ -79,7 +80,7 @@ export function neurons(section, card, options) {
 
 export function neighbours(section, card, options) {
   const lists = [["decoder", "by direction"], ["coactivation", "by firing together"], ["examples", "by shared examples"]];
-  const family = (name, title) => (section[name] ?? []).map((one) => small(`${title} in ${cut(one.dictionary, 24)}`,
+  const family = (name, title) => (section[name] ?? []).map((one) => small(`${title} in ${short(one.dictionary, 24)}`,
     barList(one.latents.slice(0, 8).map(([index, value]) => ({ name: `latent ${index}`, value })))));
   return part("neighbours", card.kind === "latent" ? "Latents like it" : "Latents near it", null,
     h("div", { class: "multiples" }, lists.map(([name, title]) => section[name]?.length ? small(title, pointing("latent", section[name], options)) : null),
@@ -91,9 +92,9 @@ export function labels(section) {
     h("div", { class: "scroll" }, h("table", null,
       h("thead", null, h("tr", null, ["label", "AUC, from ½ to 1", "", "precision"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", null, section.slice(0, 12).map((one) => h("tr", null,
-        h("th", { scope: "row" }, cut(visible(one.label), 60)),
+        h("th", { scope: "row" }, short(visible(one.label), 60)),
         h("td", null, strip({ value: one.auc, control: one.auc_control ?? null, low: 0.5, label: "AUC" })),
-        h("td", { class: "number" }, number(one.auc)),
+        h("td", { class: "number" }, fixed(one.auc)),
         h("td", null, one.levels?.length ? levelColumns(one.levels, one.label) : number(one.average_precision))))))));
 }
 
@@ -105,10 +106,10 @@ export function facets(section) {
   return part("facets", "Facets", "AUC for a concept as each facet shows it; ½ is chance.",
     h("div", { class: "scroll" }, h("table", null,
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "concept"), names.map((name) => h("th", { scope: "col", class: "number" }, visible(name))))),
-      h("tbody", null, concepts.slice(0, 12).map((concept) => h("tr", null, h("th", { scope: "row" }, cut(visible(concept), 40)),
+      h("tbody", null, concepts.slice(0, 12).map((concept) => h("tr", null, h("th", { scope: "row" }, short(visible(concept), 40)),
         names.map((name) => {
           const value = section[name][concept];
-          return h("td", { class: "number shaded", vars: { "--lit": Math.max(0, ((value ?? 0.5) - 0.5) * 2).toFixed(3) } }, number(value, 2));
+          return h("td", { class: "number shaded", vars: { "--lit": Math.max(0, ((value ?? 0.5) - 0.5) * 2).toFixed(3) } }, value === undefined || value === null ? "–" : value.toFixed(2));
         })))))));
 }
 
@@ -119,14 +120,14 @@ export function scores(section) {
       const values = [0, one.value, one.control ?? 0, ...(band ?? [])];
       return h("tr", null, h("th", { scope: "row" }, name.replaceAll("_", " ")),
         h("td", null, strip({ value: one.value, control: one.control ?? null, band, low: Math.min(...values), high: Math.max(1, ...values), label: name })),
-        h("td", { class: "number" }, number(one.value)));
+        h("td", { class: "number" }, fixed(one.value)));
     }))));
 }
 
 export function mixture(section, card, options) {
   return part("mixture", "What it mixes", "Each concept the neuron answers to, and the latents that carry it apart: AUC of the latent, and its share of the part's variance.",
     h("ol", { class: "mixture" }, section.parts.map((one) => h("li", null,
-      h("h3", null, cut(visible(one.label), 80), h("span", { class: "verdict" }, one.resolved ? "resolved" : "not resolved")),
+      h("h3", null, short(visible(one.label), 80), h("span", { class: "verdict" }, one.resolved ? "resolved" : "not resolved")),
       h("div", { class: "before-after" },
         h("span", { class: "note" }, `neuron, AUC ${number(one.auc)}`), strip({ value: one.auc, low: 0.5, label: "the neuron's AUC" }),
         one.variance_explained === undefined ? null : h("span", { class: "note" }, `${share(one.variance_explained)} of variance explained`)),

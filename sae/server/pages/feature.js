@@ -1,7 +1,7 @@
 // A card as a page: with its neighbours in number, a way to quote it, and a second card beside it.
 
 import { drawCard } from "./card.js";
-import { cut, h, number, visible } from "./dom.js";
+import { h, number, short, visible } from "./dom.js";
 import { drawExplanations } from "./explaining.js";
 
 /** The page of one card. */
@@ -10,7 +10,7 @@ export async function drawFeature({ source, about, kind, index }) {
   const last = (about.counts[`${kind}s`] ?? 0) - 1;
   const element = oneCard(source, card, {
     tools: [steps(kind, index, last), tools(about, kind, index)],
-    after: drawExplanations(source, kind, index),
+    first: drawExplanations(source, kind, index),
   });
   for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null);
   return element;
@@ -20,7 +20,7 @@ export async function drawFeature({ source, about, kind, index }) {
 export async function drawComparison({ source, first, second }) {
   const cards = await Promise.all([first, second].map(({ kind, index }) => source.card(kind, index)));
   return h("div", { class: "comparison" }, cards.map((card) => oneCard(source, card, {
-    tools: h("a", { href: `#/${card.kind}/${card.index}` }, "alone"), after: drawExplanations(source, card.kind, card.index),
+    tools: h("a", { href: `#/${card.kind}/${card.index}` }, "alone"), first: drawExplanations(source, card.kind, card.index),
   })));
 }
 
@@ -53,8 +53,8 @@ async function nameAll(source, card, named) {
     for (const one of named) {
       if (one.kind !== kind || !titles[one.index]) continue;
       const title = visible(titles[one.index]);
-      one.span.replaceChildren(h("span", { class: "index" }, one.index), " ", h("bdi", null, cut(title, 60)));
-      one.span.title = `${kind} ${one.index}: ${cut(title, 200)}`;
+      one.span.replaceChildren(h("span", { class: "index" }, one.index), " ", h("bdi", null, short(title, 60)));
+      one.span.title = `${kind} ${one.index}: ${short(title, 200)}`;
     }
   }
 }

@@ -1,6 +1,6 @@
 // Search: cards whose title, words or explanations hold every word that was typed.
 
-import { cut, h, number, plural, visible } from "./dom.js";
+import { h, number, plural, short, visible } from "./dom.js";
 
 const SHOWN = 200;
 
@@ -9,14 +9,14 @@ export async function drawFound({ source, about, text }) {
   const parts = await Promise.all(kinds.map(async (kind) => ({ kind, ...(await source.search(kind, text, SHOWN)) })));
   const total = parts.reduce((sum, part) => sum + part.total, 0);
   return h("div", { class: "found" },
-    h("header", null, h("p", { class: "kicker" }, "search"), h("h1", null, h("bdi", null, cut(visible(text), 80))), h("p", { class: "note" }, total ? `${plural(total, "card")} hold it` : "No card holds it in its title, its words or its explanations.")),
+    h("header", null, h("p", { class: "kicker" }, "search"), h("h1", null, h("bdi", null, short(visible(text), 80))), h("p", { class: "note" }, total ? `${plural(total, "card")} hold it` : "No card holds it in its title, its words or its explanations.")),
     parts.filter((part) => part.total).map((part) => h("section", { class: "part" }, h("h2", null, `${part.kind}s `, h("span", { class: "note" }, number(part.total))),
       h("ol", { class: "hits" }, part.found.map((hit) => drawHit(part.kind, hit, text))),
       part.total > part.found.length ? h("p", { class: "note" }, `The first ${number(part.found.length)} are shown.`) : null)));
 }
 
 function drawHit(kind, hit, text) {
-  return h("li", null, h("a", { href: `#/${kind}/${hit.index}` }, h("span", { class: "index" }, number(hit.index)), h("bdi", null, marked(cut(visible(hit.title), 120), text))),
+  return h("li", null, h("a", { href: `#/${kind}/${hit.index}` }, h("span", { class: "index" }, number(hit.index)), h("bdi", null, marked(short(visible(hit.title), 120), text))),
     hit.where === "title" ? null : h("p", { class: "note" }, `${hit.where}: `, h("bdi", null, marked(visible(hit.snippet), text))));
 }
 

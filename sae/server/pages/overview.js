@@ -1,7 +1,7 @@
 // The first page: what the dictionary is, how it scores beside its controls, its map, and a table of its cards.
 
 import { histogram, strip } from "./charts.js";
-import { cut, h, number, share, visible } from "./dom.js";
+import { fixed, h, number, share, short, visible } from "./dom.js";
 import { drawScatter } from "./scatter.js";
 import { drawTable } from "./table.js";
 
@@ -59,7 +59,7 @@ function drawScore({ score, rivals }, differences) {
   const top = high <= 1 && high > 0.3 ? 1 : high + (high - low) * 0.05;
   return h("tr", null, h("th", { scope: "row" }, visible(score.name).replaceAll("_", " ")),
     h("td", null, score.value === null ? null : strip({ value: score.value, control: value, band: score.interval, low, high: top, label: score.name })),
-    h("td", { class: "number" }, number(score.value)),
+    h("td", { class: "number" }, fixed(score.value)),
     h("td", null, control === null ? "" : [visible(control).replaceAll("_", " "), " ", h("span", { class: "note" }, number(value))]),
     h("td", { class: "note" }, verdict === "higher" || verdict === "lower" ? (verdict === score.better ? "better" : "worse") : verdict ?? ""));
 }
@@ -84,7 +84,7 @@ function drawDistributions(columns) {
   if (!names.length) return null;
   return h("div", { class: "multiples distributions" }, names.map((name) => {
     const binned = bin(columns[name]);
-    return binned && histogram(binned, { label: cut(visible(name.replace("score.", "").replaceAll("_", " ")), 40) });
+    return binned && histogram(binned, { label: short(visible(name.replace("score.", "").replaceAll("_", " ")), 40) });
   }));
 }
 

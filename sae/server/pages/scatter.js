@@ -1,6 +1,6 @@
 // The map: every card a point on a canvas; wheel, drag, pinch and keys move it, a click opens a card.
 
-import { h, number, visible, cut } from "./dom.js";
+import { h, number, short, visible } from "./dom.js";
 
 const REACH = 12;
 const PALETTE = 8;
@@ -71,7 +71,7 @@ export function drawScatter({ x, y, cluster, clusters, nameOf, open }) {
 
   /** Write a cluster's title unless it would cover another one. */
   function label(context, one, ink, paper, taken) {
-    const text = cut(visible(one.title), 26), half = context.measureText(text).width / 2 + LEGIBLE;
+    const text = short(visible(one.title), 28), half = context.measureText(text).width / 2 + LEGIBLE;
     const px = toX(one.x), py = toY(one.y);
     if (px < half || px > size.w - half || py < 12 || py > size.h - 4) return;
     if (taken.some((other) => Math.abs(other.px - px) < other.half + half && Math.abs(other.py - py) < 17)) return;
@@ -103,7 +103,7 @@ export function drawScatter({ x, y, cluster, clusters, nameOf, open }) {
     tip.textContent = number(index);
     tip.style.setProperty("left", `${Math.min(px + 14, size.w - 190)}px`);
     tip.style.setProperty("top", `${Math.min(py + 14, size.h - 44)}px`);
-    nameOf(index).then((title) => { if (hovered === index) tip.textContent = `${number(index)}  ${cut(visible(title ?? ""), 80)}`; });
+    nameOf(index).then((title) => { if (hovered === index) tip.textContent = `${number(index)}  ${short(visible(title ?? ""), 80)}`; });
   }
 
   installMoving(canvas, { view, size, later, zoomAt, fit, nearest, hover, open });

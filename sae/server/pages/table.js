@@ -1,10 +1,12 @@
 // A table of all cards: sorts and filters typed arrays, and draws only the rows that can be seen.
 
-import { cut, h, number, plural, share, visible } from "./dom.js";
+import { fixed, h, number, plural, share, short, visible } from "./dom.js";
 
 const ROW = 34;
 const SPARE = 8;
-const HIDDEN = new Set(["map_x", "map_y"]);
+const HIDDEN = new Set(["map_x", "map_y", "cluster"]);
+const FIRST = ["rate", "max", "mean", "label_auc"];
+const LAST = ["n_fired"];
 const NAMES = { rate: "fires on", n_fired: "firings", label_auc: "label AUC", max: "strongest", mean: "mean when on" };
 
 /**
@@ -14,7 +16,8 @@ const NAMES = { rate: "fires on", n_fired: "firings", label_auc: "label AUC", ma
  * link(index) -> address; onFilter(set of indices, or null for all).
  */
 export function drawTable({ columns, count, titles, search, link, onFilter }) {
-  const names = Object.keys(columns).filter((name) => !HIDDEN.has(name));
+  const rest = Object.keys(columns).filter((name) => ![...HIDDEN, ...FIRST, ...LAST].includes(name)).sort();
+  const names = [...FIRST.filter((name) => name in columns), ...rest, ...LAST.filter((name) => name in columns)];
   const state = { sort: names.includes("rate") ? "rate" : null, down: true, ranges: new Map(), found: null, order: new Uint32Array(0) };
   const known = new Map(), live = new Map();
   const heads = new Map();
@@ -87,7 +90,7 @@ export function drawTable({ columns, count, titles, search, link, onFilter }) {
     for (const index of missing) known.set(index, "");
     titles(missing).then((found) => {
       for (const [index, title] of Object.entries(found)) known.set(Number(index), title);
-      for (const cell of rows.querySelectorAll("[data-index]")) cell.textContent = cut(visible(known.get(Number(cell.dataset.index)) || " "), 120);
+      for (const cell of rows.querySelectorAll("[data-index]")) cell.textContent = short(visible(known.get(Number(cell.dataset.index)) || " "), 120);
     }, () => missing.forEach((index) => known.delete(index)));
   }
 
@@ -95,8 +98,8 @@ export function drawTable({ columns, count, titles, search, link, onFilter }) {
     const title = known.get(index);
     return h("div", { class: "row", role: "row", "aria-rowindex": place + 1, vars: { transform: `translateY(${place * ROW}px)` } },
       h("span", { role: "cell", class: "index" }, number(index)),
-      h("span", { role: "cell", class: "title" }, h("a", { href: link(index), tabindex: -1, "data-index": index }, title ? cut(visible(title), 120) : " ")),
-      names.map((name) => h("span", { role: "cell", class: "number" }, name === "rate" ? share(columns[name][index]) : number(columns[name][index]))));
+      h("span", { role: "cell", class: "title" }, h("a", { href: link(index), tabindex: -1, "data-index": index }, title ? short(visible(title), 120) : " ")),
+      names.map((name) => h("span", { role: "cell", class: "number" }, name === "rate" ? share(columns[name][index]) : fixed(columns[name][index]))));
   }
 
   installKeys(viewport, rows, draw);
@@ -123,7 +126,7 @@ function installKeys(viewport, rows, draw) {
 export function readRange(text) {
   const words = text.replace(/[\s%=]/g, "");
   if (!words) return null;
-  const match = /^(?:(<)|(>))?(-?[\d.]*\d(?:e-?\d+)?)(?:\.\.(-?[\d.]*\d(?:e-?\d+)?))?$/i.exec(words);
+  const match = /^(?:(<)|(>))?(-?\d*\.?\d+(?:e-?\d+)?)(?:\.\.(-?\d*\.?\d+(?:e-?\d+)?))?$/i.exec(words);
   const share_of = text.includes("%") ? 0.01 : 1;
   if (!match || Number.isNaN(Number(match[3]))) return undefined;
   const value = Number(match[3]) * share_of;
