@@ -43,9 +43,10 @@ export function drawTable({ columns, count, titles, search, link, onFilter }) {
 
   async function findWords() {
     const text = words.value.trim();
-    const found = text ? new Set((await search(text)).found.map((one) => one.index)) : null;
+    const hits = text ? (await search(text)).found : null;
     if (text !== words.value.trim()) return;
-    state.found = found;
+    for (const hit of hits ?? []) known.set(hit.index, hit.title);
+    state.found = hits && new Set(hits.map((one) => one.index));
     arrange();
   }
 
