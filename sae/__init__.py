@@ -20,7 +20,7 @@ _HOMES = {
     "ablate": "sae.subjects.splice",
     "builtin_inputs": "sae.inputs.source",
     "evaluate": "sae.evaluation.evaluate",
-    "export_dictionary": "sae.dictionaries.formats.registry",
+    "export_dictionary": "sae.dictionaries.io",
     "harvest": "sae.activations.harvest",
     "load_config": "sae.config",
     "load_dictionary": "sae.dictionaries.io",
@@ -32,7 +32,7 @@ _HOMES = {
     "top_examples": "sae.features.examples",
     "train": "sae.training.loop",
 }
-_RENAMED = {"export_dictionary": "write", "load_config": "load", "load_subject": "load"}
+_RENAMED = {"load_config": "load", "load_subject": "load"}
 
 __all__ = sorted(_HOMES)
 

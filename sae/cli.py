@@ -1,6 +1,7 @@
 """The `sae` command: parse, call the library, print. Nothing heavy is imported before a command runs."""
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ from sae import builtin, config, log
 from sae.errors import ConfigError, SaeError, nearest
 
 Config = TypeVar("Config")
+
+REPORT_HEADER = ("metric", "value", "95 % interval", "strongest control", "the dictionary is")
 
 
 def harvest(arguments: list[str]) -> None:
@@ -65,7 +68,7 @@ def evaluate(arguments: list[str]) -> None:
     evaluation = run(dictionary, stores, settings, subject, inputs)
     evaluation.save(settings.out)
     report = evaluation.report
-    log.table(("metric", "value", "95 % interval", "strongest control", "the dictionary is"), report.rows())
+    log.table(REPORT_HEADER, report.rows())
     log.table(*report.control_rows())
     print(f"saved in {settings.out / 'report.json'}, scores of single latents in latents.safetensors beside it")
 
@@ -105,12 +108,30 @@ def relate(arguments: list[str]) -> None:
     print(f"saved in {settings.out}")
 
 
+def catalog(arguments: list[str]) -> None:
+    """Make a card of every latent: sae catalog DICTIONARY STORE --out CATALOG [--report REPORT]."""
+    from sae.activations.harvest_config import HarvestConfig
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+    from sae.features.build import CatalogConfig, build
+
+    if not {"-h", "--help"} & set(arguments):
+        positional = _take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
+        arguments = ["--dictionary", positional[0], "--store", positional[1], *arguments]
+    settings = _configured(CatalogConfig, arguments, "sae catalog")
+    dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
+    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
+    print(build(dictionary, store, settings, subject, inputs))
+    print(f"saved in {settings.out}")
+
+
 def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
     from rich.console import Console
 
     from sae.activations.harvest_config import HarvestConfig
     from sae.dictionaries.io import load_dictionary
+    from sae.dictionaries.sites import hookpoints_read
     from sae.features.show import ShowConfig
     from sae.features.show import show as run
     from sae.inputs.source import builtin_inputs
@@ -120,8 +141,11 @@ def show(arguments: list[str]) -> None:
         arguments = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
     settings = _configured(ShowConfig, arguments, "sae show")
     dictionary = load_dictionary(settings.dictionary)
+    hookpoints_read(dictionary)  # refuses what cannot be shown before anything is opened
     if settings.store is None:
-        subject_id = dictionary.provenance["subject"]
+        subject_id = dictionary.provenance.get("subject")
+        if subject_id is None:
+            raise ConfigError(f"{settings.dictionary}: its file does not say which subject it reads; give --store.")
         subject, inputs = _open(subject_id, builtin_inputs(subject_id))
     else:
         subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))
@@ -131,14 +155,68 @@ def show(arguments: list[str]) -> None:
 def info(arguments: list[str]) -> None:
     """Say what a store or a dictionary holds: sae info PATH."""
     from sae.activations.verify import info as summary
+    from sae.dictionaries import hub
+    from sae.dictionaries.formats import registry as formats
     from sae.dictionaries.io import load_dictionary
 
     (path,) = _take_positional(arguments, ("PATH",), "sae info")
-    if path.startswith(builtin.PREFIX) or (Path(path) / "dictionary.json").is_file():
+    named = path.startswith((builtin.PREFIX, hub.PREFIX))
+    if named or (Path(path) / "dictionary.json").is_file() or formats.detect(Path(path)):
         dictionary = load_dictionary(path)
         _print_fields({"dictionary": repr(dictionary), "sha256": dictionary.hash, **dictionary.provenance})
     else:
         _print_fields(summary(Path(path)))
+
+
+def convert(arguments: list[str]) -> None:
+    """Write a dictionary in another format: sae convert DICTIONARY OUT --format saelens|sparsify|sae [--HINT X ...].
+
+    DICTIONARY is a folder or file of any library that is read, a builtin: or a hub: name. Hints say what its files do
+    not, as load_dictionary takes them: --kind, --k, --threshold, --scale. OUT is a folder that is new or empty.
+    """
+    from sae.dictionaries.io import load_dictionary, writer
+
+    form = _take_option(arguments, "--format")
+    source, target = _take_positional(arguments, ("DICTIONARY", "OUT"), "sae convert")
+    if form is None:
+        raise ConfigError("usage: sae convert DICTIONARY OUT --format FORMAT; the format is missing.")
+    write, out = writer(form), Path(target)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already; give a folder that is new or empty.")
+    dictionary = load_dictionary(source, **_take_hints(arguments))
+    write(dictionary, out)
+    print(dictionary)
+    print(f"saved in {out} as {form}: {', '.join(sorted(file.name for file in out.iterdir()))}")
+
+
+def push(arguments: list[str]) -> None:
+    """Upload a dictionary to the hub: sae push DICTIONARY OWNER/NAME[/FOLDER] [--report REPORT --message M --private].
+
+    DICTIONARY is a folder of any library that is read, a builtin: or a hub: name. The model card shows the report; if
+    none is named, that in the dictionary's folder. It must be about this dictionary.
+    """
+    from sae.dictionaries import hub, io
+    from sae.evaluation.report import FILE_NAME, Report
+
+    private = _take_flag(arguments, "--private")
+    named, message = _take_option(arguments, "--report"), _take_option(arguments, "--message")
+    source, target = _take_positional(arguments, ("DICTIONARY", "OWNER/NAME[/FOLDER]"), "sae push")
+    for other in arguments:
+        raise ConfigError(f"{other}: not understood.{nearest(other, ('--report', '--message', '--private'))}")
+    (repo, path_in_repo), folder = hub.repository(target), io.dictionary_folder(source)
+    dictionary, rows = io.load_dictionary(folder), []
+    path = folder / FILE_NAME if named is None else io.dictionary_folder(named)
+    path = path / FILE_NAME if path.is_dir() else path
+    if named is not None or path.is_file():
+        report = Report.load(path)
+        about, rows = report.about["dictionary"], report.rows()
+        if about["sha256"] != dictionary.hash:
+            raise ConfigError(
+                f"{path}: about {about['source']}, sha256 {about['sha256']}; {source} has {dictionary.hash}."
+            )
+    card = hub.model_card(dictionary, repo, REPORT_HEADER, rows, path_in_repo=path_in_repo)
+    settings: dict[str, Any] = {"path_in_repo": path_in_repo, "private": private, "message": message}
+    print(hub.push(folder, repo, card, report=path if rows else None, **settings))
 
 
 def verify(arguments: list[str]) -> None:
@@ -197,8 +275,14 @@ def export(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
-    for command in (*(harvest, train, evaluate, compare, relate, show, serve, export, info, verify, hookpoints),)
+    for command in (
+        *(harvest, train, evaluate, compare, relate, catalog, show, serve, export),
+        *(info, convert, push, verify, hookpoints),
+    )
 }
+
+UNCONFIGURED = ("compare", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
+"""Commands without a config, whose help is their docstring."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,12 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
-        if (
-            rest
-            and rest[0] in ("-h", "--help")
-            and name in ("compare", "serve", "export", "info", "verify", "hookpoints")
-        ):
-            print(COMMANDS[name].__doc__)
+        if rest and rest[0] in ("-h", "--help") and name in UNCONFIGURED:
+            print(inspect.getdoc(COMMANDS[name]))
             return 0
         log.setup()
         COMMANDS[name](rest)
@@ -234,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = ["usage: sae COMMAND ...   (sae COMMAND --help lists its settings; --debug shows the traceback)", ""]
-    lines += [f"  {name:<11} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<11} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
 
 
@@ -298,6 +378,23 @@ def _take_option(arguments: list[str], name: str) -> str | None:
     value = arguments[place + 1]
     del arguments[place : place + 2]
     return value
+
+
+def _take_hints(arguments: list[str]) -> dict[str, Any]:
+    """Take `--name VALUE` pairs off the arguments, their values read as YAML.
+
+    Raises:
+        ConfigError: there is something else among them.
+    """
+    import yaml
+
+    hints = {}
+    while arguments:
+        flag = arguments[0]
+        if not flag.startswith("--"):
+            raise ConfigError(f"{flag!r}: expected --name VALUE.")
+        hints[flag.removeprefix("--")] = yaml.safe_load(_take_option(arguments, flag) or "")
+    return hints
 
 
 def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> list[str]:

@@ -41,7 +41,7 @@ PENALTIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "jumprelu": {"overcomplete": {"penalty": 4e-5}},
 }
-"""Peers that have no target for L0 get penalties found by hand on `small`, for an L0 as near to k as they reach there."""
+"""Peers without a target for L0 get penalties found by hand on `small`, for an L0 as near to k as they reach there."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,9 @@ def main() -> None:
     parser.add_argument("--grounds", nargs="*", default=["small"], choices=list(grounds()))
     parser.add_argument("--kinds", nargs="*", default=["topk", "batch_topk", "matryoshka", "jumprelu", "relu"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--settings", type=json.loads, default=PENALTIES, help="JSON: kind -> library -> settings, lr too")
+    parser.add_argument(
+        "--settings", type=json.loads, default=PENALTIES, help="JSON: kind -> library -> settings, lr too"
+    )
     options: argparse.Namespace = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = []

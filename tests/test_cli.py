@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from sae import cli
+from sae.activations.store import TRAINING_KINDS, ActivationStore
+from sae.dictionaries.io import load_dictionary, save_dictionary
+from sae.dictionaries.registry import decode_config, make_dictionary
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
 WORDS = ["the", "cat", "sat", "on", "the", "mat", "and", "a", "dog", "ran", "after", "the", "cat"]
@@ -79,6 +83,35 @@ def test_training_through_the_subject_opens_what_was_harvested(job: Path, tmp_pa
     assert cli.main(["train", str(tmp_path / "train.yaml")]) == 0
     assert "loss_kl" in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert cli.main(["train", str(tmp_path / "train.yaml"), "--resume", "--end-to-end.loss", "ce"]) == 2
+
+
+def test_show_takes_a_crosscoder_over_layers(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names, store = [HOOKPOINT, "blocks.0.hook_resid_post"], str(tmp_path / "store")
+    assert cli.main(["harvest", str(job / "harvest.yaml"), "--hookpoints", *names, "--out", store]) == 0
+    settings = yaml.safe_load((job / "train.yaml").read_text())
+    settings |= {"store": store, "hookpoint": names, "out": str(tmp_path / "run"), "n_vectors": 2000}
+    settings["dictionary"] = {"kind": "topk", "d_sae": 8, "k": 4}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(settings))
+    assert cli.main(["train", str(tmp_path / "train.yaml")]) == 0
+    capsys.readouterr()
+    dictionary = load_dictionary(tmp_path / "run" / "dictionary")
+    read = [ActivationStore(store).vectors(name, TRAINING_KINDS) for name in names]
+    codes = dictionary.encode(torch.cat([part.read(0, len(part)) for part in read], 1)).dense().detach()
+    value, latent = codes.max(0).values.max(0)
+    where = ["--store", store, "--examples", "1"]
+    assert cli.main(["show", str(tmp_path / "run" / "dictionary"), str(int(latent)), *where]) == 0
+    assert f"{float(value):.3f}  example" in capsys.readouterr().out
+
+
+def test_show_needs_to_know_the_subject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dictionary = make_dictionary(decode_config({"kind": "topk", "d_sae": 8, "k": 2}), 4)
+    save_dictionary(dictionary, tmp_path, {"hookpoint": HOOKPOINT})
+    assert cli.main(["show", str(tmp_path), "0"]) == 2
+    assert "its file does not say which subject it reads; give --store." in capsys.readouterr().err
+    sites = [{"subject": f"builtin:stdlib-1l@{seed}", "hookpoint": HOOKPOINT, "width": 2} for seed in (0, 1)]
+    save_dictionary(dictionary, tmp_path, {"sites": sites})
+    assert cli.main(["show", str(tmp_path), "0"]) == 2
+    assert "reads several subjects (builtin:stdlib-1l@0" in capsys.readouterr().err
 
 
 def test_info_and_verify(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ another, `offsets` int64 where each begins), references as JSON.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ from sae.errors import StoreError
 from sae.tensors import Batch
 
 FOLDER = "inputs"
+_OPEN_SHARDS = 64
 
 
 @runtime_checkable
@@ -66,6 +68,8 @@ class StoredInputs:
     def __init__(self, store: Path, manifest: Manifest) -> None:
         self._store, self._manifest = store, manifest
         self._files = {entry.file for entry in manifest.inputs.shards}
+        self._map = lru_cache(maxsize=_OPEN_SHARDS)(map_tensors)
+        self._read = lru_cache(maxsize=_OPEN_SHARDS)(lambda path: json.loads(path.read_text(encoding="utf-8")))
 
     def __len__(self) -> int:
         """Return the number of examples of the finished store."""
@@ -83,7 +87,7 @@ class StoredInputs:
             StoreError: the store has no such example, or none of its tokens.
         """
         path, row = self._find(example, ".safetensors", "token ids")
-        tensors = map_tensors(path)
+        tensors = self._map(path)
         start, end = tensors["offsets"][row : row + 2].tolist()
         return tensors["tokens"][start:end].clone()
 
@@ -94,7 +98,7 @@ class StoredInputs:
             StoreError: the store has no such example, or no references.
         """
         path, row = self._find(example, ".json", "references")
-        return json.loads(path.read_text(encoding="utf-8"))[row]
+        return self._read(path)[row]
 
     def _find(self, example: int, suffix: str, what: str) -> tuple[Path, int]:
         n_here = min(len(self), self._manifest.n_shards * self._manifest.shard_examples)

@@ -57,13 +57,13 @@ def sample(keep: Bool[Tensor, "example pos"], first_example: int, rows_per_examp
     """Mark `rows_per_example` kept positions of each example, or all where it has fewer."""
     n_examples, n_positions = keep.shape
     examples = np.arange(first_example, first_example + n_examples, dtype=np.uint64)[:, None]
-    score = _scramble(_scramble(examples) + np.arange(n_positions, dtype=np.uint64)[None, :])
+    score = scramble(scramble(examples) + np.arange(n_positions, dtype=np.uint64)[None, :])
     score[~keep.numpy()] = np.iinfo(np.uint64).max
     rank = score.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return torch.from_numpy(rank < rows_per_example)
 
 
-def _scramble(x: np.ndarray) -> np.ndarray:
+def scramble(x: np.ndarray) -> np.ndarray:
     """Turn counters into 64 well mixed bits (SplitMix64)."""
     with np.errstate(over="ignore"):
         x = x * np.uint64(_STEP) + np.uint64(_STEP)

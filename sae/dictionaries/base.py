@@ -279,7 +279,7 @@ class Dictionary(Foldable, ABC):
     def after_backward(self) -> None:
         """Take out of the decoder's gradient what would only change the length of its rows; before clipping."""
         if self.W_dec.grad is not None:
-            along = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)
+            along = kernels.row_dots(self.W_dec.grad, self.W_dec)
             self.W_dec.grad.addcmul_(along[:, None], self.W_dec, value=-1)
 
     @torch.no_grad()

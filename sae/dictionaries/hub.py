@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from sae import config as configs
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.formats import registry as formats
 from sae.errors import DictionaryError, nearest
@@ -50,39 +51,58 @@ def push(
     card: str,
     pictures: Sequence[Path] = (),
     *,
+    report: Path | None = None,
     path_in_repo: str = "",
     private: bool = False,
+    message: str | None = None,
 ) -> str:
     """Upload the files of a dictionary's folder, with a card as README.md and pictures, in one commit; return its URL.
 
     Args:
-        folder: files directly in it are uploaded, whatever format they are in.
+        folder: files directly in it are uploaded, whatever format they are in; but for hidden ones.
         repo: OWNER/NAME; created if it is not there.
         card: text of the model card, see `model_card`.
         pictures: files that the card shows; they go to pictures/.
+        report: a report to put beside the dictionary, if that in the folder is not the one.
         path_in_repo: where the folder's files go, such as the name of a hookpoint; the card stays at the top.
-        private: whether a new repository can be seen by others.
+        private: whether a new repository is hidden from others.
+        message: what the commit says.
 
     Raises:
         DictionaryError: the folder holds no dictionary, or the hub refuses.
     """
     folder, library = Path(folder), _library()
+    if folder.is_file():
+        raise DictionaryError(f"{folder}: a single file, which says little of itself; convert it to a folder first.")
     if not (folder / "dictionary.json").is_file() and formats.detect(folder) is None:
         raise DictionaryError(f"{folder}: no dictionary to upload.")
-    contents: dict[str, Path | bytes] = {"README.md": card.encode()}
-    contents |= {
-        str(PurePosixPath(path_in_repo) / file.name): file for file in sorted(folder.iterdir()) if file.is_file()
-    }
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    contents: dict[str, Path | bytes] = {str(PurePosixPath(path_in_repo) / file.name): file for file in files}
+    contents["README.md"] = card.encode()
     contents |= {f"pictures/{picture.name}": picture for picture in pictures}
+    if report is not None:
+        contents[str(PurePosixPath(path_in_repo) / "report.json")] = report
     add = library.CommitOperationAdd
     try:
         api = library.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         operations = [add(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()]
-        commit = api.create_commit(repo, operations, commit_message=f"Upload {path_in_repo or 'dictionary'}")
+        commit = api.create_commit(repo, operations, commit_message=message or f"Upload {path_in_repo or 'dictionary'}")
     except (library.errors.HTTPError, OSError, ValueError) as error:
         raise DictionaryError(f"{folder}: could not be uploaded to {repo}: {error}") from error
     return str(commit.commit_url)
+
+
+def repository(name: str) -> tuple[str, str]:
+    """Return OWNER/NAME and FOLDER of `[hub:]OWNER/NAME[/FOLDER]`, where a dictionary is to go.
+
+    Raises:
+        DictionaryError: it is not of that form.
+    """
+    found = re.fullmatch(rf"(?:{PREFIX})?([\w.-]+/[\w.-]+)(?:/(.+?))?/?", name)
+    if found is None:
+        raise DictionaryError(f"{name}: expected OWNER/NAME[/FOLDER].")
+    return found[1], found[2] or ""
 
 
 def model_card(
@@ -105,8 +125,13 @@ def model_card(
         path_in_repo: folder of the dictionary in the repository.
     """
     source = PREFIX + str(PurePosixPath(repo) / path_in_repo)
-    settings = {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
-    settings |= {key: dictionary.provenance[key] for key in ("subject", "hookpoint") if key in dictionary.provenance}
+    config = configs.encode(dictionary.config)
+    settings = {"kind": config["kind"], "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
+    settings |= {"d_out": dictionary.d_out} if dictionary.is_transcoder else {}
+    # What its codes depend on. Settings of training are in dictionary.json, and those of an imported one are not known.
+    settings |= {key: config[key] for key in ("k", "layer_norm", "skip") if config.get(key)}
+    origin = ("subject", "hookpoint", "target_hookpoint")
+    settings |= {key: dictionary.provenance[key] for key in origin if key in dictionary.provenance}
     facts = "\n".join(f"- {key}: `{value}`" for key, value in settings.items())
     table = "\n".join([_row(header), _row(["---"] * len(header)), *map(_row, rows)]) if rows else "There is no report."
     shown = "\n\n".join(f"![{picture.stem}](pictures/{picture.name})" for picture in pictures)
@@ -124,8 +149,8 @@ A dictionary of {dictionary.d_sae:,} latents, sha256 `{dictionary.hash}`.
 import sae
 
 dictionary = sae.load_dictionary("{source}")
-codes = dictionary.encode(x)  # x [batch, {dictionary.d_in}]
-x_hat = dictionary.decode(codes)
+codes = dictionary.encode(x)  # x [batch, {dictionary.d_in}]; codes are sparse, codes.dense() is not
+x_hat = dictionary(x)  # [batch, {dictionary.d_out}]
 ```
 
 ## Report

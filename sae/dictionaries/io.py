@@ -9,7 +9,7 @@ and the sha256 over config and tensors. It is renamed into place last, so a fold
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from sae.durable import write_durably
 from sae.errors import ConfigError, DictionaryError, nearest
 
 FORMAT = 1
+OURS = "sae"
+"""Name of this format among those of other libraries."""
 TENSORS_FILE = "dictionary.safetensors"
 CONFIG_FILE = "dictionary.json"
 
@@ -83,7 +85,7 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu", **hi
         DictionaryError: a file is missing or damaged, of another format version or an unknown kind, or holds other
             tensors than its config says; or no known library wrote it.
     """
-    folder = hub.download(str(source)) if str(source).startswith(hub.PREFIX) else dictionary_folder(source)
+    folder = dictionary_folder(source)
     if not (folder / CONFIG_FILE).exists() and folder.exists():
         return formats.read(folder, hints).to(device).eval()
     for hint in hints:
@@ -105,13 +107,37 @@ def load_dictionary(source: Path | str, device: torch.device | str = "cpu", **hi
     return dictionary.to(device).eval()
 
 
+def export_dictionary(dictionary: Dictionary, folder: Path | str, form: str) -> None:
+    """Write a dictionary into a folder in the format of another library, or as "sae" in ours.
+
+    Raises:
+        DictionaryError: we do not write that format, or it cannot hold this dictionary.
+    """
+    writer(form)(dictionary, Path(folder))
+
+
+def writer(form: str) -> Callable[[Dictionary, Path], None]:
+    """Return what writes a format.
+
+    Raises:
+        DictionaryError: we do not write it.
+    """
+    writers = {**formats.WRITERS, OURS: save_dictionary}
+    if form not in writers:
+        raise DictionaryError(f"cannot write the format {form!r}.{nearest(form, writers)}")
+    return writers[form]
+
+
 def dictionary_folder(source: Path | str) -> Path:
-    """Return the folder that a dictionary's folder or `builtin:` name stands for; a folder need not exist.
+    """Return the folder, or the one file, that a path, a `builtin:` or a `hub:` name stands for; a path need not exist.
 
     Raises:
         ConfigError: no built-in dictionary has that name.
+        DictionaryError: it cannot be fetched from the hub.
     """
     source = str(source)
+    if source.startswith(hub.PREFIX):
+        return hub.download(source)
     return builtin.dictionary_folder(source) if source.startswith(builtin.PREFIX) else Path(source)
 
 

@@ -3,21 +3,26 @@
     pre   = W_enc.T @ (x - b_dec) + b_enc
     codes = pre where pre > threshold, 0 elsewhere
     x_hat = codes @ W_dec + b_dec
-    loss  = mean |x - x_hat|^2 / Var(x) + strength * penalty + auxk_coefficient * auxk
+    loss  = mean |x - x_hat|^2 / Var(x) + strength * penalty + auxk_coefficient * auxk + pre_act_coefficient * pre_act
     penalty = mean L0  (step),   mean_rows sum tanh(tanh_scale * codes / sqrt(Var(x)))  (tanh),
               (mean L0 / target_l0 - 1)^2  (quadratic)
+    pre_act = mean_rows sum relu(threshold - pre) / sqrt(Var(x))                             (off by default)
 
 Codes and L0 jump at the threshold; their gradient to it is that of a ramp of the width w = bandwidth * sqrt(Var(x)):
 
     d codes / d threshold = -threshold / w,   d L0 / d threshold = -1 / w      where |pre - threshold| < w / 2
 
 Rajamanoharan, Lieberum, Sonnerat, Conmy, Varma, Kramar, Nanda: Jumping ahead, 2024, arXiv 2407.14435; tanh and the
-quadratic loss: Conerly et al. 2024, Circuits updates, and the paper's appendix.
+quadratic loss: Conerly et al. 2024, Circuits updates, and the paper's appendix. The last term, which draws latents that
+do not fire back towards their thresholds: Conerly et al. 2025, Circuits updates of January.
 
-The entries within the ramp are found together with the active ones, so all of this is sparse. What differs from the
-paper: thresholds themselves are learned, not their logarithms, and kept from falling below zero; they start where
-latents fire a few times as often as wanted; strength is that of sparsity.py; the auxiliary loss. Thresholds stay
-float32 whatever the dictionary is converted to: in bfloat16 an update of one in a thousand is lost.
+The entries within the ramp are found together with the active ones, so all of this is sparse. So is the last term,
+although it is about the silent latents: relu(t - p) = t - p + relu(p - t), where p is affine in x, so that its mean
+over rows is p at the mean of the rows, and the rest concerns the active latents.
+
+What differs from the paper: thresholds themselves are learned, not their logarithms, and kept from falling below zero;
+they start where latents fire a few times as often as wanted; strength is that of sparsity.py; the auxiliary loss.
+Thresholds stay float32 whatever the dictionary is converted to: in bfloat16 an update of one in a thousand is lost.
 """
 
 from collections.abc import Callable
@@ -54,8 +59,17 @@ class JumpReLUConfig(SparsityConfig):
     bandwidth: float = 0.05
     """Width of the ramp in place of the jump, in units of the vectors' standard deviation."""
 
+    pre_act_coefficient: float = 0.0
+    """Weight of how far pre-activations lie below their thresholds, over all latents; 0 leaves the term out.
+
+    The 3e-6 of Conerly et al., and of SAELens, which counts dead latents only, stands beside a squared error that is
+    not divided by Var(x); here it is 3e-6 / sqrt(Var(x)).
+    """
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.pre_act_coefficient >= 0:
+            raise ConfigError(f"pre_act_coefficient: {self.pre_act_coefficient}; allowed: 0 or more.")
         for name in ("tanh_scale", "bandwidth"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}: {getattr(self, name)}; allowed: above 0.")
@@ -106,6 +120,8 @@ class JumpReLU(WithSparsity):
             "sparsity": self._penalty(codes, l0),
             "auxk": self.auxiliary_term(x, target, x_hat, dead),
         }
+        if self.config.pre_act_coefficient > 0:
+            terms["pre_act"] = (self.config.pre_act_coefficient, self._pre_act(x, (pre - threshold).relu().sum()))
         return self.summed(codes, x_hat, target, terms)
 
     @torch.no_grad()
@@ -118,6 +134,11 @@ class JumpReLU(WithSparsity):
     def scale_codes(self, factor: float) -> None:
         super().scale_codes(factor)
         self.threshold.mul_(factor)
+
+    def _pre_act(self, x: Vectors, above: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Return how far pre-activations lie below their thresholds, given how far the others lie above, in all."""
+        pre_of_mean = self.W_enc_rows @ (x.mean(0) - self.centre) + self.b_enc
+        return ((self.threshold - pre_of_mean).sum() + above / len(x)) / self.variance.sqrt()
 
     def _penalty(self, codes: Codes, l0: Float[Tensor, ""]) -> tuple[Tensor, Tensor]:
         if self.config.penalty == "quadratic":

@@ -65,17 +65,23 @@ def output_sites(dictionary: Dictionary) -> tuple[Site, ...]:
     return _sites(dictionary.provenance, "target_sites" if dictionary.is_transcoder else "sites", dictionary.d_out)
 
 
-def sole_hookpoint(dictionary: Dictionary) -> str:
-    """Return the hookpoint that a dictionary of one site reads.
+def hookpoints_read(dictionary: Dictionary) -> tuple[str, ...]:
+    """Return the hookpoints that a dictionary of one subject reads side by side.
 
     Raises:
-        DictionaryError: it reads several, or its provenance names none.
+        DictionaryError: it reads several subjects, or its provenance names no site.
     """
-    site, *others = input_sites(dictionary)
-    if others:
-        listed = ", ".join(f"{site.subject} {site.hookpoint}" for site in (site, *others))
-        raise DictionaryError(f"{dictionary!r}: reads several sites ({listed}); this is for dictionaries of one.")
-    return site.hookpoint
+    sites = input_sites(dictionary)
+    if len({site.subject for site in sites}) > 1:
+        listed = ", ".join(f"{site.subject} {site.hookpoint}" for site in sites)
+        raise DictionaryError(f"{dictionary!r}: reads several subjects ({listed}); this is for dictionaries of one.")
+    return tuple(site.hookpoint for site in sites)
+
+
+def target_hookpoint(dictionary: Dictionary) -> str | None:
+    """Return what a transcoder writes, several hookpoints joined by " + "; None if its provenance does not say."""
+    sites = dictionary.provenance.get("target_sites", ())
+    return " + ".join(site["hookpoint"] for site in sites) or dictionary.provenance.get("target_hookpoint")
 
 
 def site_decoders(dictionary: Dictionary) -> list[Float[Tensor, "d_sae _"]]:

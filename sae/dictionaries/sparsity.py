@@ -85,12 +85,15 @@ class WithSparsity(WithAuxK):
 
     @torch.no_grad()
     def first_cut(self, sample: Vectors) -> Float[Tensor, " d_sae"]:
-        """Return pre-activations above which every latent fires equally often, `FIRST_L0` times the target in all."""
+        """Return pre-activations above which every latent fires equally often, `FIRST_L0` times the target in all.
+
+        Midway between two that occur: on one that occurs, rounding would decide whether the latent fires.
+        """
         x = self.normalised(sample)[:SAMPLE_ROWS]
         share = FIRST_L0 * (self.config.target_l0 or UNTARGETED_L0) / self.d_sae
         n_fired = max(1, min(len(x) - 1, round(len(x) * min(share, 0.5))))
         cuts = []
         for rows, bias in zip(self.W_enc_rows.split(LATENT_BLOCK), self.b_enc.split(LATENT_BLOCK), strict=True):
             pre = torch.addmm(bias, x - self.centre, rows.T)
-            cuts.append(pre.T.contiguous().topk(n_fired + 1, dim=1).values[:, n_fired])
+            cuts.append(pre.T.contiguous().topk(n_fired + 1, dim=1).values[:, n_fired - 1 :].mean(1))
         return torch.cat(cuts)

@@ -6,6 +6,7 @@ never empty.
 """
 
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ SECTIONS = {
     "scores": "its interpretability scores, with those of controls",
     "mixture": "of a neuron: the concepts it mixes and the latents that carry each",
 }
+DIGITS = 4
+"""Significant digits of every number on a card."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Card:
     @classmethod
     def unpacked(cls, data: bytes, folder: Path | None = None) -> "Card":
         return cls.from_json(json.loads(zlib.decompress(data)), folder)
+
+
+def rounded(value: float) -> float | None:
+    """Return a number with as many digits as cards have; None for one that is not finite, which JSON cannot hold."""
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def strings(value: Any) -> Iterator[str]:

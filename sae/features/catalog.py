@@ -80,11 +80,11 @@ class Shelf(Sequence[Card]):
     """The cards of one kind, in order of their number."""
 
     def __init__(self, folder: Path, kind: str, count: int) -> None:
-        self.folder, self.kind, self.count = folder / KINDS[kind], kind, count
+        self.folder, self.kind, self.n_cards = folder / KINDS[kind], kind, count
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(self._open)
 
     def __len__(self) -> int:
-        return self.count
+        return self.n_cards
 
     def __getitem__(self, index: int) -> Card:  # type: ignore[override]
         """Return a card.
@@ -95,12 +95,12 @@ class Shelf(Sequence[Card]):
         return Card.unpacked(self.packed(index), self.folder.parent)
 
     def __iter__(self) -> Iterator[Card]:
-        return (self[index] for index in range(self.count))
+        return (self[index] for index in range(self.n_cards))
 
     def packed(self, index: int) -> bytes:
         """Return a card as it lies in its file: JSON, compressed by zlib."""
-        if not 0 <= index < self.count:
-            raise CatalogError(f"{self.folder}: no {self.kind} {index}; they are numbered 0 to {self.count - 1}.")
+        if not 0 <= index < self.n_cards:
+            raise CatalogError(f"{self.folder}: no {self.kind} {index}; they are numbered 0 to {self.n_cards - 1}.")
         shard, within = self._shard(index // CARDS_PER_SHARD), index % CARDS_PER_SHARD
         start, stop = shard.get_slice("offsets")[within : within + 2].tolist()
         return shard.get_slice("data")[start:stop].tobytes()

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae.activations.join import align
+from sae.activations.side_by_side import together
 from sae.activations.store import TRAINING_KINDS, ActivationStore
 from sae.dictionaries.base import Dictionary
-from sae.errors import DictionaryError
+from sae.errors import DictionaryError, HookpointError
 from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs
-from sae.subjects.base import Subject
+from sae.subjects.base import Subject, find_hookpoint
 from sae.tensors import Vectors
 
 
@@ -37,23 +39,35 @@ class Example:
     activations: Float[Tensor, " rows"] = field(compare=False, repr=False)
 
 
-def stored_chunks(store: ActivationStore, hookpoint: str, chunk_vectors: int = 8192) -> Iterator[Chunk]:
-    """Read a store from its start in chunks that end where an example ends; BOS and special rows are left out."""
-    vectors = store.vectors(hookpoint, TRAINING_KINDS)
+def stored_chunks(store: ActivationStore, hookpoint: str | Sequence[str], chunk_vectors: int = 8192) -> Iterator[Chunk]:
+    """Read a store from its start in chunks that end where an example ends; BOS and special rows are left out.
+
+    Several hookpoints are read side by side, as a crosscoder does; positions are those of the first.
+    """
+    vectors = together(align([store.vectors(name, TRAINING_KINDS) for name in _names(hookpoint)]))
     for start, rows in vectors.whole_examples(chunk_vectors):
         yield Chunk(vectors.read(start, start + len(rows)), rows.example, rows.position)
 
 
 def live_chunks(
-    subject: Subject, inputs: Inputs, hookpoint: str, n_examples: int, batch_examples: int = 16
+    subject: Subject, inputs: Inputs, hookpoint: str | Sequence[str], n_examples: int, batch_examples: int = 16
 ) -> Iterator[Chunk]:
-    """Run a subject over the first examples of its inputs and yield the vectors, storing nothing."""
+    """Run a subject over the first examples of its inputs and yield the vectors, storing nothing.
+
+    Raises:
+        HookpointError: of several hookpoints, which are read side by side, some lie on other grids than the first.
+    """
+    names = _names(hookpoint)
+    grids = {name: find_hookpoint(subject.hookpoints(), name, subject.id).grid for name in names}
+    if len(set(grids.values())) > 1:
+        raise HookpointError(f"{subject.id}: hookpoints on different grids ({grids}) are aligned in a store only.")
     for start in range(0, min(n_examples, len(inputs)), batch_examples):
         batch = inputs.batch(start, min(start + batch_examples, n_examples, len(inputs)))
         with torch.no_grad():
-            x = subject.run(batch, [hookpoint])[hookpoint]
-        example, position = trained_rows(subject, batch, hookpoint).nonzero(as_tuple=True)
-        yield Chunk(x[example, position].float().cpu(), example.cpu() + start, position.cpu())
+            found = subject.run(batch, names)
+        example, position = trained_rows(subject, batch, names[0]).nonzero(as_tuple=True)
+        x = torch.cat([found[name][example, position].float().cpu() for name in names], dim=1)
+        yield Chunk(x, example.cpu() + start, position.cpu())
 
 
 def top_examples(
@@ -81,6 +95,10 @@ def top_examples(
             for example in chunk.example[activation > 0].unique().tolist():
                 _offer(found, chunk, activation, example, n)
     return {latent: sorted(found, reverse=True) for latent, found in best.items()}
+
+
+def _names(hookpoint: str | Sequence[str]) -> list[str]:
+    return [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
 
 
 def _offer(found: list[Example], chunk: Chunk, activation: Float[Tensor, " batch"], example: int, n: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae.activations.store import ActivationStore
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.sites import sole_hookpoint
+from sae.dictionaries.sites import hookpoints_read
 from sae.errors import ConfigError
 from sae.features.examples import Chunk, Example, live_chunks, stored_chunks, top_examples
 from sae.inputs.base import Inputs
@@ -53,10 +53,10 @@ class ShowConfig:
 
 def chunks_for(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: Inputs) -> Iterator[Chunk]:
     """Return the vectors to search: those of the store, or the subject's own as it runs."""
-    hookpoint = sole_hookpoint(dictionary)
+    hookpoints = hookpoints_read(dictionary)
     if config.store is not None:
-        return stored_chunks(ActivationStore(config.store), hookpoint)
-    return live_chunks(subject, inputs, hookpoint, config.scan)
+        return stored_chunks(ActivationStore(config.store), hookpoints)
+    return live_chunks(subject, inputs, hookpoints, config.scan)
 
 
 def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: Inputs, out: Console) -> None:
@@ -69,7 +69,7 @@ def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: I
     drawn = []
     for example in found:
         batch = inputs.batch(example.example, example.example + 1)
-        if dictionary.provenance["hookpoint"].startswith("visual."):
+        if hookpoints_read(dictionary)[0].startswith("visual."):
             assert batch.images is not None
             lit = patch_values(subject, dictionary, batch, example)
             evidence = picture(batch.images[0], lit) if out.color_system else caption(inputs, example)
@@ -116,7 +116,7 @@ def patch_values(
     subject: Any, dictionary: Dictionary, batch: Batch, example: Example
 ) -> Float[Tensor, "rows columns"] | None:
     """Lay the activations out on the subject's patch grid, in [0, 1]; None where the grid has no patches."""
-    grid = subject.hookpoints()[dictionary.provenance["hookpoint"]].grid
+    grid = subject.hookpoints()[hookpoints_read(dictionary)[0]].grid
     if grid.endswith("pooled"):
         return None
     # A class token, registers, or nothing: what stands before the patches differs between vision transformers.

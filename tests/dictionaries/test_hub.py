@@ -116,6 +116,7 @@ def test_pushing_is_one_commit_with_card_files_and_pictures(tmp_path: Path, monk
     io.save_dictionary(dictionary, tmp_path / "ours", {"hookpoint": "blocks.0.hook_mlp_out"})
     (tmp_path / "ours" / "report.json").write_text("{}")
     (tmp_path / "ours" / "controls").mkdir()
+    (tmp_path / "ours" / ".gitattributes").write_text("")
     picture = tmp_path / "controls.png"
     picture.write_bytes(b"png")
     card = hub.model_card(
@@ -158,13 +159,42 @@ def test_the_card_says_what_it_is_how_to_load_it_and_what_it_scored(tmp_path: Pa
     )
     assert card.startswith("---\nlibrary_name: sae-dictionaries\n")
     assert 'sae.load_dictionary("hub:one/two/mlp")' in card
-    assert "- kind: `topk`" in card and "- subject: `language:gpt2`" in card and dictionary.hash in card
+    assert (
+        "- kind: `topk`" in card
+        and "- k: `2`" in card
+        and "- subject: `language:gpt2`" in card
+        and dictionary.hash in card
+    )
     assert "| metric | value |\n| --- | --- |\n| fvu | 0.1 \\| 0.2 |" in card
     assert "![controls](pictures/controls.png)" in card
     assert "There is no report." in hub.model_card(dictionary, "one/two")
+    assert "auxk" not in card and "d_out" not in card and "layer_norm" not in card
+
+
+def test_the_card_of_a_transcoder_says_both_ends() -> None:
+    dictionary = TopK(TopKConfig(d_sae=12, k=2, skip=True), 6, 5)
+    dictionary.provenance = {"hookpoint": "blocks.0.mlp.hook_in", "target_hookpoint": "blocks.0.hook_mlp_out"}
+    card = hub.model_card(dictionary, "one/two")
+    for fact in ("d_in: `6`", "d_out: `5`", "skip: `True`", "target_hookpoint: `blocks.0.hook_mlp_out`"):
+        assert f"- {fact}\n" in card
+    assert "x_hat = dictionary(x)  # [batch, 5]" in card
+
+
+@pytest.mark.parametrize("name", ["one/two", "hub:one/two", "one/two/"])
+def test_where_to_push_is_an_owner_a_name_and_perhaps_a_folder(name: str) -> None:
+    assert hub.repository(name) == ("one/two", "")
+    assert hub.repository("one/two/layers.3/mlp") == ("one/two", "layers.3/mlp")
+
+
+@pytest.mark.parametrize("name", ["one", "one/two@main", "one two/three", ""])
+def test_other_places_to_push_are_refused(name: str) -> None:
+    with pytest.raises(DictionaryError, match=r"expected OWNER/NAME\[/FOLDER\]"):
+        hub.repository(name)
 
 
 def test_a_folder_without_a_dictionary_is_not_pushed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(DictionaryError, match="no dictionary to upload"):
         hub.push(tmp_path, "one/two", "")
+    with pytest.raises(DictionaryError, match="a single file"):
+        hub.push(tmp_path / "notes.txt", "one/two", "")

@@ -52,6 +52,18 @@ def test_saving_replaces_and_adds_provenance(folder: Path) -> None:
     assert loaded.provenance == {"seed": 1, "n_vectors": 10}
 
 
+def test_exports_to_every_format_that_is_written(folder: Path, tmp_path: Path) -> None:
+    x, original = torch.randn(20, 6), io.load_dictionary(folder)
+    for form in ("saelens", "sparsify", "sae"):
+        io.export_dictionary(original, tmp_path / form, form)
+        torch.testing.assert_close(io.load_dictionary(tmp_path / form)(x), original(x), rtol=0, atol=0)
+    with pytest.raises(
+        DictionaryError, match=r"'sealens'\. Did you mean 'saelens'\? Allowed: saelens, sparsify, sae\."
+    ):
+        io.export_dictionary(original, tmp_path / "other", "sealens")
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_same_dictionary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     io.save_dictionary(dictionary(), tmp_path / "again", {"subject": "builtin:stdlib-1l@0", "seed": 0})
     for name in (io.CONFIG_FILE, io.TENSORS_FILE):

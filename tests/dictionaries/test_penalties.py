@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sae.dictionaries import registry
+from sae.dictionaries.base import weighted_sum
 from sae.dictionaries.gated import Gated
 from sae.dictionaries.jumprelu import JumpReLU
 from sae.dictionaries.relu import ReLU
@@ -133,6 +134,61 @@ def test_jumprelu_equals_the_dense_equations(penalty: str) -> None:
     compare(dictionary("jumprelu", penalty=penalty, bandwidth=0.3, target_l0=target), dense)
 
 
+@pytest.mark.parametrize("d_out", [None, 7])
+def test_pre_activations_below_their_thresholds_equal_the_dense_equations(d_out: int | None) -> None:
+    settings = {"kind": "jumprelu", "d_sae": D_SAE, "target_l0": None, "bandwidth": 0.3, "pre_act_coefficient": 0.02}
+    made = registry.make_dictionary(registry.decode_config(settings), D_IN, d_out).double()
+    x, target = batch().double(), None if d_out is None else batch(seed=2)[:, :7].double()
+    # Thresholds start at pre-activations of the sample, where the gradient is a matter of convention.
+    made.initialise(batch(seed=3).double(), torch.Generator().manual_seed(0), target)
+    assert isinstance(made, JumpReLU)
+    loss = made.loss(x, NONE, target)
+    coefficient, ours = loss.terms["pre_act"]
+    pre = (x - made.centre) @ made.W_enc + made.b_enc
+    below = (made.threshold - pre).relu() * made.W_dec.norm(dim=1).detach()
+    dense = below.sum(1).mean() / made.variance.sqrt()
+    assert coefficient == 0.02 and 0 < int((below == 0).sum()) < below.numel()
+    torch.testing.assert_close(ours, dense)
+    found, expected = gradients(made, ours), gradients(made, dense)
+    assert expected.keys() >= {"W_enc_rows", "b_enc", "threshold"}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-9)  # norms are 1 to within 1e-7
+    others = weighted_sum({name: term for name, term in loss.terms.items() if name != "pre_act"})
+    torch.testing.assert_close(loss.total - others, 0.02 * dense)
+
+
+def test_the_term_is_left_out_unless_asked_for() -> None:
+    assert "pre_act" not in dictionary("jumprelu").loss(batch(), NONE).terms
+
+
+def test_it_brings_dead_latents_back() -> None:
+    """A latent far below its threshold on every vector has no other gradient, the auxiliary loss apart."""
+    fired = []
+    for coefficient in (0.0, 1e-3):
+        made = dictionary("jumprelu", pre_act_coefficient=coefficient, auxk_coefficient=0.0, coefficient=1e-4)
+        with torch.no_grad():
+            made.b_enc[:5] -= 10
+        optimiser = torch.optim.Adam(made.parameters(), lr=3e-2)
+        for step in range(600):
+            optimiser.zero_grad()
+            made.loss(batch(256, seed=step), NONE).total.backward()
+            optimiser.step()
+            made.after_step()
+        fired.append(int((made.encode(batch(2000)).dense()[:, :5] != 0).any(0).sum()))
+    assert fired == [0, 5]
+
+
+def test_first_thresholds_lie_between_the_activations_that_occur() -> None:
+    made = registry.make_dictionary(registry.decode_config({"kind": "jumprelu", "d_sae": D_SAE, "target_l0": 2}), D_IN)
+    made.initialise(batch(256), torch.Generator().manual_seed(0))
+    pre = (batch(256) - made.centre) @ made.W_enc
+    n_above = (pre > made.threshold).sum(0)
+    assert n_above.unique().tolist() == [round(256 * 4 * 2 / D_SAE)], (
+        "every latent fires as often, four times the target"
+    )
+    assert (pre - made.threshold).abs().amin() > 1e-5, "rounding would decide"
+
+
 def test_thresholds_stay_float32() -> None:
     made = dictionary("jumprelu")
     before = made.threshold.detach().clone()
@@ -178,6 +234,7 @@ def test_the_penalty_warms_up() -> None:
         ("relu", {"p_end": 0.0}, "p_end"),
         ("relu", {"tanh_scale": 0.0}, "tanh_scale"),
         ("jumprelu", {"bandwidth": 0.0}, "bandwidth"),
+        ("jumprelu", {"pre_act_coefficient": -1.0}, "pre_act_coefficient"),
         ("jumprelu", {"penalty": "quadratic", "target_l0": None}, "target_l0"),
     ],
 )

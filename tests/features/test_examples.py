@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -5,8 +7,8 @@ from sae.activations.store import Provenance, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.linear import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
-from sae.errors import DictionaryError
-from sae.features.examples import Chunk, Example, stored_chunks, top_examples
+from sae.errors import DictionaryError, HookpointError
+from sae.features.examples import Chunk, Example, live_chunks, stored_chunks, top_examples
 from sae.features.show import patch_values, picture, shaded_tokens
 from sae.subjects.base import Hookpoint
 from sae.tensors import Batch, Kind, Rows
@@ -71,6 +73,50 @@ def test_chunks_hold_whole_examples_also_those_longer_than_a_chunk(x: torch.Tens
     read = list(stored_chunks(Stored(), "here", chunk_vectors))  # type: ignore[arg-type]
     torch.testing.assert_close(torch.cat([chunk.x for chunk in read]), x)
     assert all(len(chunk.x) % ROWS == 0 for chunk in read)
+
+
+class Layers:
+    """A subject whose vectors are example, position and layer; position 0 is a BOS."""
+
+    id = "layers"
+
+    def hookpoints(self) -> dict[str, Hookpoint]:
+        grids = {"one": "tokens", "two": "tokens", "other": "visual.tokens"}
+        return {name: Hookpoint(name, 3, grid) for name, grid in grids.items()}
+
+    def run(self, batch: Batch, hookpoints: list[str]) -> dict[str, torch.Tensor]:
+        place = torch.cartesian_prod(torch.arange(2), torch.arange(ROWS)).view(2, ROWS, 2).float()
+        place[..., 0] += batch.first_example
+        layers = {"one": 1.0, "two": 2.0, "other": 3.0}
+        return {name: torch.cat([place, torch.full((2, ROWS, 1), layers[name])], 2) for name in hookpoints}
+
+    def rows(self, batch: Batch, grid: str) -> Rows:
+        kind = torch.full((2, ROWS), int(Kind.TOKEN), dtype=torch.uint8)
+        kind[:, 0] = int(Kind.BOS)
+        return Rows(keep=torch.ones(2, ROWS, dtype=torch.bool), kind=kind)
+
+
+class Pairs:
+    def __len__(self) -> int:
+        return 6
+
+    def batch(self, start: int, stop: int) -> Batch:
+        return Batch(first_example=start)
+
+
+def test_a_running_subject_gives_several_hookpoints_side_by_side() -> None:
+    subject: Any = Layers()
+    inputs: Any = Pairs()
+    found = list(live_chunks(subject, inputs, ["two", "one"], 4, batch_examples=2))
+    x = torch.cat([chunk.x for chunk in found])
+    places = torch.cartesian_prod(torch.arange(4), torch.arange(1, ROWS)).float()
+    assert torch.equal(x[:, :2], places) and torch.equal(x[:, 3:5], places)
+    assert x[:, 2].eq(2).all() and x[:, 5].eq(1).all()
+    assert torch.equal(torch.cat([chunk.example for chunk in found]), places[:, 0].long())
+    with pytest.raises(HookpointError, match="different grids"):
+        list(live_chunks(subject, inputs, ["one", "other"], 4))
+    with pytest.raises(HookpointError, match="Did you mean 'one'"):
+        list(live_chunks(subject, inputs, "on", 4))
 
 
 def test_a_silent_latent_has_no_examples(identity: Dictionary, x: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from sae import config as settings
 from sae.activations.store import ActivationStore
 from sae.dictionaries.batch_topk import BatchTopKConfig
 from sae.dictionaries.io import load_dictionary
-from sae.dictionaries.sites import input_sites, output_sites, relative_norms, site_decoders, sole_hookpoint
+from sae.dictionaries.sites import hookpoints_read, input_sites, output_sites, relative_norms, site_decoders
 from sae.errors import ConfigError, DictionaryError, StoreError
 from sae.training.config import TrainConfig
 from sae.training.loop import train
@@ -62,6 +62,8 @@ def test_over_two_seeds_on_the_same_inputs(seeds: Seeds, crosscoder: TrainConfig
     ]
     assert saved.provenance["subject"] == "sparse@0 + sparse@1" and saved.provenance["hookpoint"] == HOOKPOINT
     assert max(site_fvus(config, list(seeds), [HOOKPOINT])) < 0.5
+    with pytest.raises(DictionaryError, match=r"reads several subjects \(sparse@0 .*, sparse@1 "):
+        hookpoints_read(saved)
     norms = relative_norms(saved)
     torch.testing.assert_close(norms.sum(0), torch.ones(48))
     # Both seeds hold every concept, so latents are shared.
@@ -94,13 +96,12 @@ def test_relative_norms_count_in_mean_norms_of_the_sites(seeds: Seeds, crosscode
     assert mean_norms[1] / mean_norms[0] > 5
     expected = (two.norm(dim=1) / mean_norms[1]) / (one.norm(dim=1) / mean_norms[0] + two.norm(dim=1) / mean_norms[1])
     torch.testing.assert_close(relative_norms(saved)[1], expected)
-    with pytest.raises(DictionaryError, match="reads several sites"):
-        sole_hookpoint(saved)
+    assert hookpoints_read(saved) == (HOOKPOINT, WIDE)
 
 
 def test_sites_that_do_not_fit_the_dictionary(seeds: Seeds, crosscoder: TrainConfig) -> None:
     saved = train(seeds[0], dataclasses.replace(crosscoder, n_vectors=60 * 128))
-    assert sole_hookpoint(saved) == HOOKPOINT
+    assert hookpoints_read(saved) == (HOOKPOINT,)
     saved.provenance["sites"][0]["width"] = 15
     with pytest.raises(DictionaryError, match=r"sites: \[15\] wide, the dictionary 16"):
         input_sites(saved)

@@ -31,11 +31,11 @@ CLASSES = {
     "MatryoshkaBatchTopKSAE": "matryoshka",
 }
 EXTRA = {
-    "gated": {"r_mag": "r_mag", "b_gate": "gate_bias", "b_mag": "mag_bias"},
+    "gated": {"r_mag": "r_mag", "b_mag": "mag_bias"},
     **{kind: {"threshold": "threshold"} for kind in ("batch_topk", "jumprelu", "matryoshka")},
 }
 """Further tensors of our kinds, and their names there."""
-FEATURE_UNITS = ("b_gate", "b_mag", "threshold")
+FEATURE_UNITS = ("b_mag", "threshold")
 """Tensors in the units of the codes, which grow with the inputs."""
 
 
@@ -63,7 +63,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         kind=kind,
         W_enc=take(state, "encoder.weight", file).T if transposed else take(state, "W_enc", file),
         W_dec=take(state, "decoder.weight", file).T if transposed else take(state, "W_dec", file),
-        b_enc=_first(state, ("encoder.bias", "b_enc")),
+        b_enc=take(state, "gate_bias", file) if kind == "gated" else _first(state, ("encoder.bias", "b_enc")),
         b_dec=_first(state, ("bias", "b_dec", "decoder_bias", "decoder.bias")),
         subtracts_b_dec=kind != "jumprelu" and "decoder.bias" not in state,
         settings=_settings(kind, state, trainer, file),

@@ -1,8 +1,8 @@
 """Gemma Scope 1 (`params.npz`) and 2 (`params.safetensors`, `config.json`): JumpReLU that encodes x, not x - b_dec.
 
-Names of matrices are upper or lower case. The files do not say which hookpoint they belong to; the folders of their
-repositories do. Those for the embedding read vectors as the weights have them, before Gemma multiplies them by
-sqrt(d_in): give scale=d_in**-0.5 for vectors after that.
+Names of matrices are upper or lower case. Which hookpoint they belong to stands in the config of Gemma Scope 2; for 1
+the folders of the repositories tell, except for transcoders. Those for the embedding read vectors as the weights have
+them, before Gemma multiplies them by sqrt(d_in): give scale=d_in**-0.5 for vectors after that.
 
 Lieberum, Rajamanoharan, Conmy, Smith, Sonnerat, Varma, Kramar, Dragan, Shah, Nanda: Gemma Scope: Open Sparse
 Autoencoders Everywhere All At Once on Gemma 2, 2024, arXiv 2408.05147.
@@ -31,6 +31,13 @@ SITES = {
     "attn_out": "attn.hook_z",
 }
 """Our names of where the vectors come from, by the end of the repository's name (1) or the folder's (2)."""
+MODULES = {
+    "output": "hook_resid_post",
+    "self_attn.o_proj.input": "attn.hook_z",
+    "pre_feedforward_layernorm.output": "mlp.hook_in",
+    "post_feedforward_layernorm.output": "hook_mlp_out",
+}
+"""Our names of the places that the configs of 2 name by modules of the Hugging Face model."""
 TRANSCODERS = r"gemma-scope-[\w-]+-transcoders|/transcoder(_all)?/"
 """Where the releases keep transcoders; those of Gemma Scope 1 have the same tensors as its autoencoders."""
 
@@ -58,6 +65,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     if take(tensors, "W_dec", path).ndim != 2:
         raise DictionaryError(f"{path}: a cross-layer transcoder; its decoder writes several layers.")
     extra = {"W_skip": tensors["affine_skip_connection"]} if "affine_skip_connection" in tensors else {}
+    transcoder = bool(extra or re.search(TRANSCODERS, place) or outputs not in (None, inputs))
     return Parts(
         kind="jumprelu",
         W_enc=take(tensors, "W_enc", path),
@@ -65,10 +73,20 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         b_enc=take(tensors, "b_enc", path),
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=False,
-        transcoder=bool(extra or re.search(TRANSCODERS, place) or outputs not in (None, inputs)),
+        transcoder=transcoder,
         tensors={"threshold": take(tensors, "threshold", path), **extra},
-        provenance={"hookpoint": _hookpoint(place), "gemma_scope": config},
+        provenance={
+            "hookpoint": _named(inputs) or _hookpoint(place),
+            "target_hookpoint": _named(outputs) if transcoder else None,
+            "gemma_scope": config,
+        },
     )
+
+
+def _named(module: str | None) -> str | None:
+    """Return our name of a place in the Hugging Face model, None for what has no name with us."""
+    found = re.fullmatch(r"(?:\w+\.)*layers\.(\d+)\.(.+)", module or "")
+    return f"blocks.{found[1]}.{MODULES[found[2]]}" if found and found[2] in MODULES else None
 
 
 def _hookpoint(place: str) -> str | None:

@@ -116,7 +116,7 @@ def _parts(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, per_v
     if old:
         tensors = {new: tensors[before] for new, before in OLD_NAMES.items() if before in tensors}
         tensors |= {name: tensors[name].T for name in ("W_E", "W_D")}
-    kind = KINDS[config.get("act_fn", "relu").lower()]
+    kind, transcoder = KINDS[config.get("act_fn", "relu").lower()], _outputs(config) != config["hook_point_in"]
     return Parts(
         kind=kind,
         W_enc=take(tensors, "W_E", path),
@@ -124,10 +124,14 @@ def _parts(config: dict[str, Any], tensors: dict[str, Tensor], path: Path, per_v
         b_enc=take(tensors, "b_E", path),
         b_dec=tensors.get("b_D"),
         subtracts_b_dec=bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
-        transcoder=_outputs(config) != config["hook_point_in"],
+        transcoder=transcoder,
         settings={"k": setting(config, "top_k", path)} if kind == "topk" else {},
         per_vector=per_vector,
-        provenance={"hookpoint": config["hook_point_in"], "llamascopium": config},
+        provenance={
+            "hookpoint": config["hook_point_in"],
+            "target_hookpoint": _outputs(config) if transcoder else None,
+            "llamascopium": config,
+        },
     )
 
 

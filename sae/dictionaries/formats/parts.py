@@ -19,8 +19,8 @@ from sae.dictionaries import registry
 from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError, DictionaryError, nearest
 
-EQUAL_TO_THRESHOLDED = ("relu", "jumprelu", "batch_topk", "matryoshka", "gated")
-"""Kinds whose codes, outside training, are the pre-activations above a threshold."""
+UNSAID = {kind: {"target_l0": None} for kind in ("relu", "jumprelu", "gated")}
+"""Settings of training that no file holds, and whose defaults would claim something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Parts:
         transcoder: whether it writes other vectors than it reads; then nothing is subtracted, but for `b_in`.
         b_in: [d_in]; what is subtracted before encoding, if it is a tensor of its own.
         settings: what our config of that kind calls the rest, such as k.
-        tensors: further tensors under our names and in our orientation: threshold, r_mag, b_mag, b_gate, W_skip.
+        tensors: further tensors under our names and in our orientation: threshold, r_mag, b_mag, W_skip. The bias of a
+            gate is b_enc.
         per_vector: a normalisation that the library applies to every vector before encoding, by its name there.
         provenance: where it comes from, as far as the file says.
     """
@@ -105,19 +106,19 @@ def assemble(parts: Parts) -> Dictionary:
     _check_shapes(parts)
     (d_in, d_sae), d_out = parts.W_enc.shape, parts.W_dec.shape[1]
     parts = _with_shift(_with_positive_thresholds(_widened(parts)))
-    kind, settings, extra = _ours(parts)
-    switches = {"skip": "W_skip" in extra, "layer_norm": parts.per_vector is not None}
+    switches = {"skip": "W_skip" in parts.tensors, "layer_norm": parts.per_vector is not None}
+    settings = {**UNSAID.get(parts.kind, {}), **switches, **parts.settings}
     try:
-        config = registry.decode_config({"kind": kind, "d_sae": d_sae, **switches, **settings})
+        config = registry.decode_config({"kind": parts.kind, "d_sae": d_sae, **settings})
     except ConfigError as error:
         raise DictionaryError(str(error)) from error
     dictionary = registry.make_dictionary(config, d_in, d_out if parts.transcoder else None).to(parts.W_dec.dtype)
-    given = {"W_enc": parts.W_enc, "W_dec": parts.W_dec, "b_enc": parts.b_enc, "b_dec": parts.b_dec, **extra}
+    given = {"W_enc": parts.W_enc, "W_dec": parts.W_dec, "b_enc": parts.b_enc, "b_dec": parts.b_dec, **parts.tensors}
     places = dictionary.tensors()
     for name, tensor in given.items():
         if name not in places or (tensor is not None and places[name].shape != tensor.shape):
             shape = "" if tensor is None else f" of shape {list(tensor.shape)}"
-            raise DictionaryError(f"{kind}: has no place for {name}{shape}.{nearest(name, sorted(places))}")
+            raise DictionaryError(f"{parts.kind}: has no place for {name}{shape}.{nearest(name, sorted(places))}")
         if tensor is not None:
             places[name].copy_(tensor)
     dictionary.provenance = dict(parts.provenance)
@@ -162,32 +163,8 @@ def _with_shift(parts: Parts) -> Parts:
     if ours is theirs:
         return parts
     shift, dtype = (ours - theirs).double() @ parts.W_enc.double(), parts.W_enc.dtype
-    if parts.kind == "gated":
-        gain = parts.tensors["r_mag"].double().exp()
-        shifted = {
-            "b_gate": (parts.tensors["b_gate"] + shift).to(dtype),
-            "b_mag": (parts.tensors["b_mag"] + gain * shift).to(dtype),
-        }
-        return replace(parts, tensors={**parts.tensors, **shifted})
+    tensors = dict(parts.tensors)
+    if "r_mag" in tensors:
+        tensors["b_mag"] = (tensors["b_mag"] + tensors["r_mag"].double().exp() * shift).to(dtype)
     b_enc = shift if parts.b_enc is None else parts.b_enc + shift
-    return replace(parts, b_enc=b_enc.to(dtype))
-
-
-def _ours(parts: Parts) -> tuple[str, Mapping[str, Any], Mapping[str, Tensor | None]]:
-    """Return kind, settings and tensors, of an equal dictionary where this version has not that kind itself."""
-    if parts.kind in registry.kinds():
-        names = {"b_gate": "b_enc"} if parts.kind == "gated" else {}
-        return parts.kind, parts.settings, {names.get(name, name): tensor for name, tensor in parts.tensors.items()}
-    skip = {name: tensor for name, tensor in parts.tensors.items() if name == "W_skip"}
-    if parts.kind == "relu":
-        return "thresholded", {}, {"threshold": parts.W_dec.new_zeros(parts.W_dec.shape[0]), **skip}
-    if parts.kind == "gated":
-        gain, b_mag = parts.tensors["r_mag"].double().exp(), parts.tensors["b_mag"]
-        # gate: pi > -b_gate; magnitude: m = gain * pi + b_mag. So the gate is m > b_mag - gain * b_gate.
-        dtype = parts.W_enc.dtype
-        threshold = (b_mag - gain * parts.tensors["b_gate"]).clamp_min(0)
-        W_enc = (parts.W_enc * gain).to(dtype)
-        return "thresholded", {}, {"W_enc": W_enc, "b_enc": b_mag, "threshold": threshold.to(dtype), **skip}
-    if parts.kind in EQUAL_TO_THRESHOLDED:
-        return "thresholded", {}, {"threshold": parts.tensors["threshold"], **skip}
-    raise DictionaryError(f"architecture {parts.kind!r} is not in this version.{nearest(parts.kind, registry.kinds())}")
+    return replace(parts, b_enc=b_enc.to(dtype), tensors=tensors)

@@ -107,17 +107,6 @@ def read(path: Path, hints: dict[str, Any]) -> Dictionary:
     return dictionary
 
 
-def write(dictionary: Dictionary, folder: Path | str, form: str) -> None:
-    """Write a dictionary into a folder as another library would.
-
-    Raises:
-        DictionaryError: we do not write that format, or it cannot hold this dictionary.
-    """
-    if form not in WRITERS:
-        raise DictionaryError(f"cannot write the format {form!r}.{nearest(form, WRITERS)}")
-    WRITERS[form](dictionary, Path(folder))
-
-
 def patterns() -> list[str]:
     """Return the names of files that any format consists of, as patterns."""
     return sorted({pattern for form in FORMATS.values() for pattern in form.FILES})

@@ -18,6 +18,7 @@ from sae import config as configs
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.formats.files import read_json, read_safetensors, setting, take
 from sae.dictionaries.formats.parts import Parts
+from sae.dictionaries.sites import target_hookpoint
 from sae.durable import write_durably
 from sae.errors import DictionaryError, nearest
 
@@ -52,7 +53,7 @@ ARCHITECTURES = {
     "matryoshka": "jumprelu",
     "gated": "gated",
 }
-EXTRA = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag", "b_gate")}
+EXTRA = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag")}
 LAYOUT_VERSION = "6.0.0"
 """First version of SAELens whose layout `write` follows."""
 
@@ -82,7 +83,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         kind=kind,
         W_enc=take(tensors, "W_enc", path),
         W_dec=_rescaled_decoder(tensors, path),
-        b_enc=None if kind == "gated" else take(tensors, "b_enc", path),
+        b_enc=take(tensors, "b_gate" if kind == "gated" else "b_enc", path),
         b_dec=take(tensors, "b_dec", path),
         subtracts_b_dec=config.get("apply_b_dec_to_input", True),
         transcoder="transcoder" in architecture,
@@ -150,13 +151,12 @@ def _architecture(dictionary: Dictionary) -> str:
 def _tensors(dictionary: Dictionary, architecture: str) -> dict[str, Tensor]:
     """Return what SAELens saves."""
     ours = dictionary.tensors()
-    if architecture == "gated":
-        ours["b_gate"] = ours.pop("b_enc")
     if architecture == "matching_pursuit":
         return {name: ours[name].cpu().contiguous() for name in ("W_dec", "b_dec")}
-    biases = () if architecture == "gated" else ("b_enc",)
     extra = EXTRA["jumprelu"] if "jumprelu" in architecture else EXTRA.get(architecture, ())
-    tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", *biases, *extra)}
+    tensors = {name: ours[name] for name in ("W_enc", "W_dec", "b_dec", "b_enc", *extra)}
+    if architecture == "gated":
+        tensors["b_gate"] = tensors.pop("b_enc")
     if dictionary.config.skip:
         tensors["W_skip"] = ours["W_skip"].T
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -197,7 +197,15 @@ def _current(config: dict[str, Any]) -> dict[str, Any]:
         config["architecture"] = architecture
     if isinstance(config.get("normalize_activations"), bool):
         config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
-    named = ("model_name", "hook_name", "dataset_path", "context_size", "prepend_bos", "sae_lens_version")
+    named = (
+        "model_name",
+        "hook_name",
+        "hook_name_out",
+        "dataset_path",
+        "context_size",
+        "prepend_bos",
+        "sae_lens_version",
+    )
     return config | {"metadata": {key: config[key] for key in named if key in config}}
 
 
@@ -225,6 +233,8 @@ def _provenance(config: dict[str, Any]) -> dict[str, Any]:
     provenance = dict(metadata.get("provenance") or {})
     if metadata.get("hook_name"):
         provenance["hookpoint"] = metadata["hook_name"]
+    if "transcoder" in config["architecture"] and metadata.get("hook_name_out"):
+        provenance["target_hookpoint"] = metadata["hook_name_out"]
     kept = {key: value for key, value in metadata.items() if key != "provenance" and value is not None}
     return provenance | {"saelens": kept}
 
@@ -235,6 +245,7 @@ def _metadata(dictionary: Dictionary) -> dict[str, Any]:
         "sae_lens_version": LAYOUT_VERSION,
         "model_name": str(provenance.get("subject", "")).removeprefix("language:") or None,
         "hook_name": provenance.get("hookpoint"),
+        **({"hook_name_out": target_hookpoint(dictionary)} if dictionary.is_transcoder else {}),
         "training_architecture": dictionary.config.kind,
         "provenance": provenance,
     }

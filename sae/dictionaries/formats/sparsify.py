@@ -53,7 +53,7 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         transcoder=bool(config.get("transcode")),
         settings={"k": setting(config, "k", path)},
         tensors=extra,
-        provenance={"hookpoint": _hookpoint(path.name), "sparsify": config},
+        provenance={**_ends(path.name, bool(config.get("transcode"))), "sparsify": config},
     )
 
 
@@ -101,9 +101,16 @@ def _check(dictionary: Dictionary) -> None:
         raise DictionaryError(f"{dictionary!r}: a transcoder of sparsify writes vectors as wide as it reads.")
 
 
-def _hookpoint(folder: str) -> str | None:
-    """Return our name of the module whose output a folder is named after; None for what has no name with us."""
+def _ends(folder: str, transcode: bool) -> dict[str, str]:
+    """Return our names of where a module that a folder is named after is read: its output, for a transcoder both ends.
+
+    Empty for what has no name with us.
+    """
     found = re.fullmatch(r"(?:\w+\.)*?(?:layers|h)\.(\d+)(\.mlp)?", folder)
     if found is None:
-        return None
-    return f"blocks.{found[1]}.hook_{'mlp_out' if found[2] else 'resid_post'}"
+        return {}
+    given, gives = ("mlp.hook_in", "hook_mlp_out") if found[2] else ("hook_resid_pre", "hook_resid_post")
+    block = f"blocks.{found[1]}"
+    if not transcode:
+        return {"hookpoint": f"{block}.{gives}"}
+    return {"hookpoint": f"{block}.{given}", "target_hookpoint": f"{block}.{gives}"}

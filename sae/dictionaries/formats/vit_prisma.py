@@ -53,12 +53,11 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
     if "W_skip" in tensors:
         extra["W_skip"] = tensors["W_skip"].T
     normalisation = config.get("normalize_activations") or "none"
-    layer, site = config.get("hook_point_layer"), config.get("layer_subtype", "hook_resid_post")
     return Parts(
         kind=kind,
         W_enc=take(tensors, "W_enc", file),
         W_dec=take(tensors, "W_dec", file),
-        b_enc=None if kind == "gated" else take(tensors, "b_enc", file),
+        b_enc=take(tensors, "b_gate" if kind == "gated" else "b_enc", file),
         b_dec=take(tensors, "b_dec_out" if transcoder else "b_dec", file),
         transcoder=transcoder,
         b_in=take(tensors, "b_dec", file) if transcoder else None,
@@ -66,16 +65,24 @@ def read(path: Path, hints: dict[str, Any]) -> Parts:
         tensors=extra,
         per_vector=normalisation if normalisation in ("layer_norm", "constant_norm_rescale") else None,
         provenance={
-            "hookpoint": None if layer is None else f"visual.blocks.{layer}.{site}",
+            "hookpoint": _hookpoint(config, "hook_point_layer", "layer_subtype"),
+            "target_hookpoint": _hookpoint(config, "out_hook_point_layer", "layer_out_subtype") if transcoder else None,
             "vit_prisma": {key: value for key, value in config.items() if isinstance(value, str | int | float | dict)},
         },
     )
 
 
+def _hookpoint(config: Mapping[str, Any], layer: str, site: str) -> str | None:
+    """Return our name of the place that two settings name, None if one of them is not there."""
+    if config.get(layer) is None or config.get(site) is None:
+        return None
+    return f"visual.blocks.{config[layer]}.{config[site]}"
+
+
 def _kind(config: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> tuple[str, dict[str, Tensor]]:
     architecture, activation = config.get("architecture", "standard"), config.get("activation_fn_str", "relu")
     if architecture == "gated" and activation == "relu":
-        return "gated", {name: take(tensors, name, file) for name in ("r_mag", "b_mag", "b_gate")}
+        return "gated", {name: take(tensors, name, file) for name in ("r_mag", "b_mag")}
     if architecture == "standard" and activation in ("relu", "topk"):
         return activation, {}
     raise DictionaryError(

@@ -32,7 +32,9 @@ function drawTitle(about) {
 
 function drawFacts(about, overview) {
   const counts = Object.entries(about.counts).filter(([, n]) => n).map(([name, n]) => [name, number(n)]);
-  const facts = [...counts, ["vectors counted", number(about.n_vectors)], [about.modality === "image" ? "images" : "texts", number(about.n_examples)], ...(overview.facts ?? [])];
+  const own = [...counts, ["vectors", number(about.n_vectors)], [about.modality === "image" ? "images" : "texts", number(about.n_examples)]];
+  const given = overview.facts ?? [];
+  const facts = [...own.filter(([name]) => !given.some(([other]) => other === name)), ...given];
   return h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", null, h("dt", null, visible(String(name))), h("dd", null, visible(String(value))))));
 }
 

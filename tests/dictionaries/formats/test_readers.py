@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sae.dictionaries import io
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.formats import registry as formats
 from sae.dictionaries.io import load_dictionary
@@ -60,6 +61,11 @@ def check(dictionary: Dictionary, x: Tensor, codes: Tensor, x_hat: Tensor) -> No
     assert (codes != 0).any()
 
 
+def ends_of(dictionary: Dictionary) -> tuple[str | None, str | None]:
+    """What a transcoder reads and writes, as far as its file says."""
+    return dictionary.provenance.get("hookpoint"), dictionary.provenance.get("target_hookpoint")
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
@@ -107,14 +113,40 @@ def test_gemma_scope_2(d_sae: int, tmp_path: Path) -> None:
     codes = jump(w.pre(centred=False), w.threshold)
     check(dictionary, w.x, codes, codes @ w.W_dec + w.b_dec)
     assert dictionary.provenance["hookpoint"] == "blocks.12.hook_resid_post"
+    assert "target_hookpoint" not in dictionary.provenance
+
+
+@pytest.mark.parametrize(
+    ("module", "hookpoint"),
+    [
+        ("model.layers.5.output", "blocks.5.hook_resid_post"),
+        ("model.layers.5.self_attn.o_proj.input", "blocks.5.attn.hook_z"),
+        ("language_model.model.layers.17.post_feedforward_layernorm.output", "blocks.17.hook_mlp_out"),
+        ("model.layers.5.somewhere.else", None),
+    ],
+)
+def test_gemma_scope_2_names_its_place_in_the_config(module: str, hookpoint: str | None, tmp_path: Path) -> None:
+    w = Weights(10)
+    tensors = {"w_enc": w.W_enc, "w_dec": w.W_dec, "b_enc": w.b_enc, "b_dec": w.b_dec, "threshold": w.threshold}
+    tensors_file(tmp_path / "params.safetensors", tensors)
+    write_json(tmp_path / "config.json", {"hf_hook_point_in": module, "hf_hook_point_out": module})
+    dictionary = load_dictionary(tmp_path)
+    assert not dictionary.is_transcoder
+    assert dictionary.provenance.get("hookpoint") == hookpoint
+    assert "target_hookpoint" not in dictionary.provenance
 
 
 def test_gemma_scope_transcoders(tmp_path: Path) -> None:
     w, skip = Weights(10), torch.randn(D_IN, D_IN)
     tensors = {"w_enc": w.W_enc, "w_dec": w.W_dec, "b_enc": w.b_enc, "b_dec": w.b_dec, "threshold": w.threshold}
     tensors_file(tmp_path / "params.safetensors", tensors | {"affine_skip_connection": skip})
-    write_json(tmp_path / "config.json", {"architecture": "jump_relu"})
+    ends = {
+        "hf_hook_point_in": "model.layers.5.pre_feedforward_layernorm.output",
+        "hf_hook_point_out": "model.layers.5.post_feedforward_layernorm.output",
+    }
+    write_json(tmp_path / "config.json", {"architecture": "jump_relu", **ends})
     dictionary = load_dictionary(tmp_path)
+    assert ends_of(dictionary) == ("blocks.5.mlp.hook_in", "blocks.5.hook_mlp_out")
     codes = jump(w.pre(centred=False), w.threshold)
     written = codes @ w.W_dec + w.b_dec
     check(dictionary, w.x, codes, written)
@@ -125,6 +157,7 @@ def test_gemma_scope_transcoders(tmp_path: Path) -> None:
     released = tmp_path / "models--google--gemma-scope-2b-pt-transcoders" / "layer_3"
     tensors_file(released / "params.safetensors", tensors)
     assert load_dictionary(released).is_transcoder
+    assert ends_of(load_dictionary(released)) == (None, None)
     tensors_file(tmp_path / "params.safetensors", tensors | {"w_dec": torch.randn(10, 2, D_IN)})
     with pytest.raises(DictionaryError, match="cross-layer transcoder"):
         load_dictionary(tmp_path)
@@ -310,10 +343,13 @@ def test_vit_prisma_transcoder_has_a_centre_of_its_own(tmp_path: Path) -> None:
     w, skip, b_out = Weights(10), torch.randn(5, D_IN), torch.randn(5)
     state = prisma_state(w) | {"W_dec": w.W_dec[:, :5], "b_dec_out": b_out, "W_skip": skip}
     torch.save(state, tmp_path / "weights.pt")
-    write_json(tmp_path / "config.json", {"activation_fn_str": "relu", "is_transcoder": True})
+    config = {"hook_point_layer": 9, "layer_subtype": "hook_resid_mid", "is_transcoder": True}
+    config |= {"out_hook_point_layer": 10, "layer_out_subtype": "hook_mlp_out"}
+    write_json(tmp_path / "config.json", {"activation_fn_str": "relu", **config})
     codes = w.pre(centred=True).relu()
     dictionary = load_dictionary(tmp_path)
     check(dictionary, w.x, codes, codes @ w.W_dec[:, :5] + b_out)
+    assert ends_of(dictionary) == ("visual.blocks.9.hook_resid_mid", "visual.blocks.10.hook_mlp_out")
     torch.testing.assert_close(dictionary(w.x), codes @ w.W_dec[:, :5] + b_out + w.x @ skip.T, rtol=1e-5, atol=1e-5)
 
 
@@ -376,6 +412,24 @@ def test_saelens_before_6_scaled_inputs_ask_for_the_scale(tmp_path: Path) -> Non
     check(load_dictionary(tmp_path, scale=2), w.x, codes, (codes @ w.W_dec + w.b_dec) / 2)
 
 
+def test_saelens_transcoders_say_where_they_write(tmp_path: Path) -> None:
+    w = Weights(10)
+    ends = {"hook_point": "blocks.8.ln2.hook_normalized", "hook_name_out": "blocks.8.hook_mlp_out"}
+    write_old_saelens(tmp_path, w, {"architecture": "transcoder", **ends})
+    dictionary = load_dictionary(tmp_path)
+    assert ends_of(dictionary) == ("blocks.8.ln2.hook_normalized", "blocks.8.hook_mlp_out")
+    io.export_dictionary(dictionary, tmp_path / "again", "saelens")
+    assert ends_of(load_dictionary(tmp_path / "again")) == ends_of(dictionary)
+    assert (
+        json.loads((tmp_path / "again" / "cfg.json").read_text())["metadata"]["hook_name_out"] == ends_of(dictionary)[1]
+    )
+    dictionary.provenance = {"target_sites": [{"hookpoint": "a"}, {"hookpoint": "b"}]}
+    io.export_dictionary(dictionary, tmp_path / "ours", "saelens")
+    assert ends_of(load_dictionary(tmp_path / "ours"))[1] == "a + b"
+    write_old_saelens(tmp_path / "autoencoder", w, ends)
+    assert ends_of(load_dictionary(tmp_path / "autoencoder"))[1] is None
+
+
 # sparsify before it dropped `signed`
 
 
@@ -391,6 +445,28 @@ def test_sparsify_signed_keeps_magnitudes_with_their_sign(d_sae: int, tmp_path: 
     dictionary = load_dictionary(tmp_path / "layers.7")
     check(dictionary, w.x, codes, codes @ w.W_dec + w.b_dec)
     assert dictionary.provenance["hookpoint"] == "blocks.7.hook_resid_post"
+
+
+@pytest.mark.parametrize(
+    ("folder", "ends"),
+    [
+        ("layers.7.mlp", ("blocks.7.mlp.hook_in", "blocks.7.hook_mlp_out")),
+        ("transformer.h.7", ("blocks.7.hook_resid_pre", "blocks.7.hook_resid_post")),
+        ("layers.7.attn", (None, None)),
+    ],
+)
+def test_sparsify_transcoders_stand_for_the_module_they_are_named_after(
+    folder: str, ends: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    w = Weights(10)
+    tensors = {"encoder.weight": w.W_enc.T, "encoder.bias": w.b_enc, "W_dec": w.W_dec, "b_dec": w.b_dec}
+    tensors_file(tmp_path / folder / "sae.safetensors", tensors)
+    for transcode in (True, False):
+        settings = {"d_in": D_IN, "num_latents": 10, "k": K, "transcode": transcode}
+        write_json(tmp_path / folder / "cfg.json", settings)
+        dictionary = load_dictionary(tmp_path / folder)
+        assert dictionary.is_transcoder == transcode
+        assert ends_of(dictionary) == (ends if transcode else (ends[1], None))
 
 
 # What several formats share

@@ -1,0 +1,369 @@
+"""Building a catalog: one pass over a store, then the cards of a few hundred latents at a time.
+
+    1. Every vector is encoded once; what fires is kept on disk, sorted by latent (`firings`).
+    2. For each range of latents all of their firings are read again, and the sections of their cards made from them
+       and from whatever else is known; a shard of cards is written.
+    3. Columns, words and the overview are gathered from all cards, and the firings removed.
+
+A build that was cut off goes on where it stopped: segments and shards that are there are not made again, and everything
+drawn depends on the seed alone, so it ends with the same cards.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from sae import config as configs
+from sae.activations.store import ActivationStore, Vectors
+from sae.dictionaries.base import Dictionary
+from sae.errors import CatalogError, ConfigError
+from sae.evaluation.ground import Rows, check_belonging
+from sae.features.cards import Card
+from sae.features.catalog import (
+    CARDS_PER_SHARD,
+    About,
+    Catalog,
+    Shelf,
+    shard_path,
+    write_columns,
+    write_json,
+    write_shard,
+)
+from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
+from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
+from sae.features.firings import Firings, Record, record
+from sae.features.sampling import strongest
+from sae.features.scores import Scores, facts
+from sae.features.show import token_decoder
+from sae.features.titles import CaptionTitles, searched, text_title
+from sae.inputs.base import Inputs
+from sae.log import progress
+from sae.subjects.base import Subject
+from sae.tensors import Kind
+
+logger = logging.getLogger(__name__)
+
+FIRINGS = "firings"
+"""Folder of what is kept while a catalog is being built."""
+CAPTIONED = 2000
+"""Examples, spread evenly, from which it is known how common a caption's words are."""
+STATISTICS = ("rate", "max", "mean", "n_fired")
+"""Statistics of a card that are columns too."""
+TITLE_AUC, TITLE_PRECISION = 0.95, 0.5
+"""A latent that detects a label as well as this is called by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogConfig:
+    """What to make cards of, and what to put on them."""
+
+    dictionary: str
+    """Folder of a dictionary, or builtin:SUBJECT/HOOKPOINT."""
+    store: Path
+    """Store whose vectors are counted and whose examples are shown."""
+    out: Path
+    """Folder of the catalog."""
+    report: str | None = None
+    """Report of the dictionary, with latents.safetensors beside it: a file, a folder or builtin:SUBJECT/HOOKPOINT; null
+    takes one that lies in the dictionary's folder."""
+    examples: Amounts = field(default_factory=Amounts)
+    """How many examples a card shows."""
+    context: int = 24
+    """Tokens shown on either side of a firing."""
+    near_vectors: int = 16_384
+    """Look for near misses and most negative pre-activations on this many vectors, drawn at random."""
+    seed: int = 0
+    """Decides which examples are drawn."""
+    chunk_vectors: int = 1024
+    """Vectors to encode at a time; decides speed."""
+    device: str = "cpu"
+    """Where the dictionary runs."""
+
+    def __post_init__(self) -> None:
+        for name in ("context", "near_vectors", "chunk_vectors"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the cards beside dictionary and store."""
+        return {"examples": configs.encode(self.examples)} | {
+            name: getattr(self, name) for name in ("context", "near_vectors", "seed")
+        }
+
+
+class Section(Protocol):
+    """Makes one section of cards; None for a latent that has none."""
+
+    def of(self, latents: range) -> Sequence[Any | None]: ...
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a catalog is made from: everything that a section may ask for.
+
+    Attributes:
+        modality: of what is shown, "text" or "image".
+        record: all firings.
+        scores: of the report, if there is one.
+    """
+
+    dictionary: Dictionary
+    subject: Subject
+    inputs: Inputs
+    vectors: Vectors
+    config: CatalogConfig
+    modality: str
+    record: Record
+    scores: Scores | None
+
+    @cached_property
+    def origins(self) -> Origins:
+        return Origins.of(self.vectors)
+
+    def evidence(self, firings: Firings) -> Evidence:
+        """Return the evidence of a range of latents."""
+        return Evidence(firings, self.origins, self.config.examples, self.config.seed, self.modality == "image")
+
+    @cached_property
+    def top_examples(self) -> Int64[np.ndarray, "d_sae top"]:
+        """Numbers of the strongest examples of every latent, -1 where there are fewer; read when asked for."""
+        found = []
+        for latents in self.record.ranges(range(self.dictionary.d_sae)):
+            firings = self.record.of(latents)
+            example = self.origins.example[firings.rows]
+            entries = strongest(firings, example, self.config.examples.top)
+            found.append(np.where(entries >= 0, example[entries], -1) if len(example) else entries)
+        return np.concatenate(found)
+
+
+def sections(ground: Ground) -> dict[str, Section]:
+    """Return what makes each section of a latent's card, beside statistics and examples; one line each."""
+    found: dict[str, Section | None] = {
+        "scores": ground.scores,
+    }
+    return {name: section for name, section in found.items() if section is not None}
+
+
+def build(
+    dictionary: Dictionary, store: ActivationStore, config: CatalogConfig, subject: Subject, inputs: Inputs
+) -> Catalog:
+    """Make the catalog of a dictionary on a store, or finish it; a finished one is left as it is.
+
+    Raises:
+        CatalogError: the folder holds the catalog of something else, the disk has no room, or there is nothing to show.
+        EvaluationError: dictionary, store, subject, inputs and report do not belong together.
+    """
+    rows = Rows.of(dictionary, [store])
+    check_belonging(rows, subject, inputs)
+    vectors = rows.inputs
+    about = describe(dictionary, vectors, config)
+    if started(config.out, about).complete:
+        shutil.rmtree(config.out / FIRINGS, ignore_errors=True)
+        return Catalog.open(config.out)
+    scores = Scores.find(config.report, dictionary, config.dictionary)
+    about.save(config.out)
+    dictionary = dictionary.to(config.device).eval()
+    kept = record(dictionary, vectors, config.out / FIRINGS, config.chunk_vectors)
+    ground = Ground(dictionary, subject, inputs, vectors, config, about.modality, kept, scores)
+    index = Index()
+    for card in Maker(ground, sections(ground)).fill(Shelf(config.out, "latent", dictionary.d_sae)):
+        index.add(card)
+    finish(config.out, about, index, scores)
+    shutil.rmtree(config.out / FIRINGS)
+    return Catalog.open(config.out)
+
+
+def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) -> About:
+    """Return what the catalog will be of."""
+    own = {"source": config.dictionary, "repr": repr(dictionary), "sha256": dictionary.hash}
+    own |= {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
+    return About(
+        dictionary=own | {"provenance": dictionary.provenance},
+        subject=vectors.store.subject_id,
+        hookpoint=vectors.hookpoint.name,
+        store=vectors.store.hash,
+        modality="image" if vectors.hookpoint.name.startswith("visual.") else "text",
+        n_vectors=len(vectors),
+        n_examples=len(vectors.store.inputs),
+        counts={"latents": dictionary.d_sae},
+        settings=config.settings,
+    )
+
+
+def started(folder: Path, about: About) -> About:
+    """Return what is known of a catalog that was begun here before, else what is about to be made.
+
+    Raises:
+        CatalogError: it is of something else.
+    """
+    if not (folder / About.FILE).is_file():
+        return about
+    found = About.read(folder)
+    for name in ("dictionary", "store", "hookpoint", "settings"):
+        here, wanted = getattr(found, name), getattr(about, name)
+        if name == "dictionary":
+            here, wanted = here["sha256"], wanted["sha256"]
+        if here != wanted:
+            raise CatalogError(f"{folder}: holds a catalog with {name} {here}, not {wanted}; choose another folder.")
+    return found
+
+
+class Maker:
+    """Makes cards, a shard at a time.
+
+    Args:
+        ground: what they are made from.
+        sections: what makes the sections beside statistics and examples.
+    """
+
+    def __init__(self, ground: Ground, sections: Mapping[str, Section]) -> None:
+        self.ground, self.sections = ground, sections
+        self._contexts, self._title = shown_by(ground)
+        self._near = near_misses(ground)
+
+    def fill(self, shelf: Shelf) -> Iterator[Card]:
+        """Write the shards that are missing; yield every card, whether made now or before."""
+        with progress("cards", total=len(shelf), unit="cards") as bar:
+            for start in range(0, len(shelf), CARDS_PER_SHARD):
+                latents = range(start, min(start + CARDS_PER_SHARD, len(shelf)))
+                cards = written(shelf, latents)
+                if cards is None:
+                    cards = [card for part in self.ground.record.ranges(latents) for card in self.cards(part)]
+                    write_shard(shelf.folder, start // CARDS_PER_SHARD, cards)
+                    bar.advance(len(cards))
+                else:
+                    bar.skip(len(cards))
+                yield from cards
+
+    def cards(self, latents: range) -> list[Card]:
+        """Make the cards of a range of latents, and write what they point to."""
+        found: dict[str, Sequence[Any | None]] = self._evidence(latents)
+        found |= {name: section.of(latents) for name, section in self.sections.items()}
+        cards = []
+        for i, latent in enumerate(latents):
+            own = {name: section[i] for name, section in found.items() if section[i] is not None}
+            cards.append(Card("latent", latent, self._titled(latent, own), own))
+        return cards
+
+    def _evidence(self, latents: range) -> dict[str, Sequence[Any | None]]:
+        ground, amounts = self.ground, self.ground.config.examples
+        firings = ground.record.of(latents)
+        evidence = ground.evidence(firings)
+        shown = evidence.examples()
+        if self._near is not None:
+            shown |= self._near.of(firings, amounts.near)
+        refs = references(firings, ground.origins, shown, self._contexts)
+        self._contexts.finish(ref for one in refs for slots in one.values() for slot in slots for ref in slot)
+        edges = evidence.level_edges.tolist()
+        examples = [_examples(one, own, amounts) for one, own in zip(refs, edges, strict=True)]
+        return {"statistics": evidence.statistics(), "examples": examples}
+
+    def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
+        label = next(iter(own.get("labels", ())), None)
+        if label and label["auc"] >= TITLE_AUC and label.get("average_precision", 0) >= TITLE_PRECISION:
+            return label["label"]
+        top = own.get("examples", {}).get("top", [])
+        return (self._title(top) or f"latent {latent}") if top else "never fires"
+
+
+def shown_by(ground: Ground) -> tuple[Contexts, Any]:
+    """Return what turns firings into references to text or images, and what names a latent by them."""
+    store, config, point = ground.vectors.store, ground.config, ground.vectors.hookpoint
+    pooled = point.grid.endswith("pooled")
+    if ground.modality == "text":
+        decode = token_decoder(ground.subject)
+        return TextContexts(store.inputs, decode, config.context, pooled), text_title
+    subject: Any = ground.subject
+    patches, grid = np.zeros(0, dtype=np.int64), (0, 0)
+    if not pooled:
+        kinds = subject.rows(ground.inputs.batch(0, 1), point.grid).kind[0]
+        patches, grid = (kinds == int(Kind.PATCH)).nonzero()[:, 0].numpy(), subject.patch_grid(point.grid)
+    contexts = ImageContexts(ground.inputs, store.inputs.reference, patches, grid, config.out)
+    n_examples = len(store.inputs)
+    sample = range(0, n_examples, max(1, n_examples // CAPTIONED))
+    titles = CaptionTitles(" ".join(map(str, contexts.about(example).values())) for example in sample)
+    return contexts, titles.title
+
+
+def near_misses(ground: Ground) -> NearMisses | None:
+    """Return what finds near misses; None for architectures whose encoder is no product with the whole vector."""
+    dictionary, config = ground.dictionary, ground.config
+    if dictionary.W_enc_rows.shape[1] != dictionary.d_in:
+        logger.warning("%r: latents read part of a vector, so near misses are left out.", dictionary)
+        return None
+    return NearMisses(dictionary, ground.vectors, config.near_vectors, config.seed)
+
+
+def written(shelf: Shelf, latents: range) -> list[Card] | None:
+    """Read a shard that was written before; None if it is missing or damaged, so that it is made again."""
+    if not shard_path(shelf.folder, latents.start // CARDS_PER_SHARD).is_file():
+        return None
+    try:
+        return [shelf[latent] for latent in latents]
+    except CatalogError as cause:
+        logger.warning("%s", cause)
+        return None
+
+
+class Index:
+    """Columns and words over all cards, gathered card by card."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+        self.words: list[tuple[str, str]] = []
+
+    def add(self, card: Card) -> None:
+        statistics, labels = card["statistics"], card.sections.get("labels", ())
+        best = max((label["auc"] for label in labels), default=math.nan)
+        self._rows.append([*(statistics[name] for name in STATISTICS), best])
+        self.words.append((card.title, searched(card.title, card.sections)))
+
+    def columns(self) -> dict[str, Float[np.ndarray, " cards"]]:
+        """Return the columns; without one for labels where no card has any."""
+        table = np.array(self._rows, dtype=np.float64)
+        found = dict(zip((*STATISTICS, "label_auc"), table.T, strict=True))
+        return {name: column for name, column in found.items() if not np.isnan(column).all()}
+
+
+def finish(folder: Path, about: About, index: Index, scores: Scores | None) -> None:
+    """Write columns, words and overview, and say that the catalog is complete."""
+    columns = index.columns()
+    write_columns(folder / "latents", columns | (scores.columns() if scores else {}))
+    write_json(folder / "latents" / "words.json", index.words)
+    write_json(folder / "overview.json", overview(about, columns["rate"], scores))
+    replace(about, complete=True).save(folder)
+
+
+def overview(about: About, rates: Float[np.ndarray, " d_sae"], scores: Scores | None) -> dict[str, Any]:
+    """Return what the first page shows beside tables."""
+    exponents = np.arange(-14, 1) / 2
+    alive = np.log10(rates[rates > 0])
+    counts = np.histogram(alive.clip(exponents[0], exponents[-1]), exponents)[0]
+    found = [
+        ["latents", f"{len(rates):,}"],
+        ["vectors", f"{about.n_vectors:,}"],
+        ["never fire", f"{int((rates == 0).sum()):,}"],
+    ]
+    return {
+        **(scores.overview() if scores else {}),
+        "log_rates": {"edges": exponents.tolist(), "counts": counts.tolist()},
+        "facts": found + (facts(scores.report) if scores else []),
+    }
+
+
+def _examples(refs: Mapping[str, list[list[Ref]]], edges: Sequence[float], amounts: Amounts) -> dict[str, Any] | None:
+    """Put the examples of a latent together; lists that would be empty are left out."""
+    share = amounts.quantiles
+    found = {name: [ref for slot in slots for ref in slot] for name, slots in refs.items()}
+    found["quantiles"] = grouped(refs["quantiles"], amounts.each, lambda i: (i / share, (i + 1) / share))
+    found["levels"] = grouped(refs["levels"], amounts.each, lambda i: (edges[i], edges[i + 1]))
+    return {name: examples for name, examples in found.items() if examples} or None
