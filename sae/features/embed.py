@@ -85,7 +85,8 @@ def card_document(card: Mapping[str, Any], folder: Path | None = None) -> str:
     policy = f"default-src 'none'; img-src data:; script-src {_hash(script)}; style-src {_hash(style)}"
     title = html.escape(f"{card['kind']} {card['index']}: {card['title']}")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{title}</title>'
         f'<style>{style}</style></head><body class="embedded"><main id="card"></main>'
         f'<script type="application/json" id="data">{data}</script><script>{script}</script></body></html>'

@@ -1,8 +1,8 @@
 """What people and methods said about cards: a log that is only ever appended to, and the state it adds up to.
 
-Every line of `explanations.jsonl` is one act: somebody added an explanation, changed its text, or voted on it. A line is
-written whole under a lock on the file, so writers in any number of processes lose nothing; an edit names the revision it
-was made from, so nobody writes over a text that they have not seen. Needs no torch.
+Every line of `explanations.jsonl` is one act: somebody added an explanation, changed its text, or voted on it. A line
+is written whole under a lock on the file, so writers in any number of processes lose nothing; an edit names the
+revision it was made from, so nobody writes over a text that they have not seen. Needs no torch.
 """
 
 import fcntl
@@ -89,8 +89,13 @@ class Explanations:
         """Return the explanations of a card, best first: by votes, then by score, then by age."""
         with self._lock:
             self._refresh()
-            found = [self._state[one] for one in self._by_card.get((kind, index), ())]
-        return sorted(found, key=lambda one: (-one.tally, -(one.score or 0.0), one.time))
+            return self._best_first(kind, index)
+
+    def by_card(self, kind: str) -> dict[int, list[Explanation]]:
+        """Return the explanations of all cards of a kind that have any, by number, best first."""
+        with self._lock:
+            self._refresh()
+            return {index: self._best_first(kind, index) for other, index in self._by_card if other == kind}
 
     def __iter__(self) -> Iterator[Explanation]:
         with self._lock:
@@ -133,6 +138,10 @@ class Explanations:
         if value not in (-1, 0, 1):
             raise CatalogError(f"vote {value!r}: must be -1, 0 or 1.")
         return self._append(lambda: {"act": "vote", "of": self[name].id, "author": author, "value": value})
+
+    def _best_first(self, kind: str, index: int) -> list[Explanation]:
+        found = [self._state[name] for name in self._by_card.get((kind, index), ())]
+        return sorted(found, key=lambda one: (-one.tally, -(one.score or 0.0), one.time))
 
     def _append(self, make: Callable[[], dict[str, Any]]) -> Explanation:
         """Write what `make` returns as one line; it is called under the lock, when all earlier lines are known."""

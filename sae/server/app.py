@@ -42,8 +42,8 @@ MOST_BODY_BYTES = 64 * 1024
 MOST_TITLES = 1000
 MOST_FOUND = 2000
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -129,7 +129,7 @@ class Pages:
         limit = request.query_params.get("limit", "200")
         most = min(int(limit), MOST_FOUND) if _is_index(limit) else 200
         text = request.query_params.get("q", "")
-        said = {one.index: one.text for one in self.said if one.kind == shelf.kind}
+        said = {index: "\n".join(one.text for one in found) for index, found in self.said.by_card(shelf.kind).items()}
         found = search(text, shelf.words, said)
         return JSONResponse({"total": len(found), "found": found[:most]})
 

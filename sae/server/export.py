@@ -13,7 +13,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from sae.server.files import IMAGE_NAME, PAGE_MODULES, PAGES, page_files
 CARDS_PER_CHUNK = 4
 CHUNKS_PER_FOLDER = 1000
 WORDS_PER_CHUNK = 4096
-POLICY = "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:;"
+    " base-uri 'none'; form-action 'none'"
+)
 
 
 def export(catalog: Catalog, out: Path) -> None:
@@ -47,10 +50,10 @@ def export(catalog: Catalog, out: Path) -> None:
             raise CatalogError(f"{out}: is there already and is no earlier export; name a new folder.")
         shutil.rmtree(out)
     _write_pages(out)
-    said = list(Explanations(catalog.path))
+    said = Explanations(catalog.path)
     shelves = [shelf for shelf in catalog.shelves.values() if len(shelf)]
     for shelf in shelves:
-        _write_shelf(catalog, shelf, out, [one for one in said if one.kind == shelf.kind])
+        _write_shelf(catalog, shelf, out, said.by_card(shelf.kind))
     _copy_images(catalog.path / "images", out / "images")
     _write_chunk(out, "overview", catalog.overview)
     _write_chunk(out, "about", _about(catalog, shelves))
@@ -95,16 +98,10 @@ def _write_pages(out: Path) -> None:
     (out / "app.js").write_text(static_script(), encoding="utf-8")
 
 
-def _write_shelf(catalog: Catalog, shelf: Shelf, out: Path, said: list[Explanation]) -> None:
-    by_card: dict[int, list[dict[str, Any]]] = {}
-    for one in said:
-        by_card.setdefault(one.index, []).append(one.to_json())
-    for found in by_card.values():
-        found.sort(key=lambda one: (-one["tally"], -(one["score"] or 0.0), one["time"]))
-    rows = [
-        [title, "\n".join(one["text"] for one in by_card.get(i, [])), words]
-        for i, (title, words) in enumerate(shelf.words)
-    ]
+def _write_shelf(catalog: Catalog, shelf: Shelf, out: Path, said: Mapping[int, list[Explanation]]) -> None:
+    by_card = {index: [one.to_json() for one in found] for index, found in said.items()}
+    texts = {index: "\n".join(one.text for one in found) for index, found in said.items()}
+    rows = [[title, texts.get(i, ""), words] for i, (title, words) in enumerate(shelf.words)]
     _write_chunk(out, f"{shelf.kind}/titles", [row[0] for row in rows])
     for part, first in enumerate(range(0, len(rows), WORDS_PER_CHUNK)):
         _write_chunk(out, f"{shelf.kind}/words/{part}", {"first": first, "rows": rows[first : first + WORDS_PER_CHUNK]})
@@ -151,7 +148,7 @@ def _copy_images(source: Path, target: Path) -> None:
 
 
 def _write_chunk(out: Path, name: str, data: Any) -> None:
-    """Write data as a script; as JSON in a string it is parsed fast, and no key of it can mean anything to JavaScript."""
+    """Write data as a script: as JSON in a string it is parsed fast, and no key means anything to JavaScript."""
     path = out / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Text search over the cards of one kind, without an index: a hundred thousand cards take a few hundredths of a second."""
+"""Text search over the cards of one kind, without an index."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,6 @@
 """Catalogs to look at, a server for each, and one Chromium for all tests of pages."""
 
+import os
 import shutil
 import threading
 import time
@@ -59,7 +60,10 @@ def served(catalog: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser():
     if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+        reason = "no Chromium on this machine: apt-get install chromium"
+        if os.environ.get("SAE_TEST_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -167,7 +167,7 @@ def toy_card(kind: str, index: int, modality: str, n_latents: int) -> Card:
             )
         ],
         "scores": {
-            "monosemanticity": {"value": 0.41, "control": 0.2, "low": 0.18, "high": 0.22},
+            "monosemanticity": {"value": 0.41, "control": 0.2, "against": "neurons", "low": 0.18, "high": 0.22},
             "explanation_correlation": {"value": 0.63, "control": 0.31, "low": 0.25, "high": 0.38},
         },
     }
@@ -291,44 +291,32 @@ def toy_columns(count: int) -> dict[str, np.ndarray]:
 
 
 def toy_overview(modality: str) -> dict[str, Any]:
-    def score(name: str, value: float, better: str = "higher") -> dict[str, Any]:
-        return {
+    def score(
+        name: str, value: float, better: str, control: str | None = None, other: float = 0.0, verdict: str = ""
+    ) -> dict[str, Any]:
+        row = {
             "name": name,
             "value": value,
-            "interval": [value - 0.02, value + 0.02],
-            "better": better,
-            "n": 700,
             "unit": "latents",
+            "n": 700,
+            "better": better,
+            "low": value - 0.02,
+            "high": value + 0.02,
         }
+        return row | ({"control": control, "control_value": other, "verdict": verdict} if control else {})
 
-    own = [
-        score("fvu", 0.25, "lower"),
-        score("label_auc", 0.91),
-        score("monosemanticity", 0.41),
-        score("l0", 31.8, "neither"),
-    ]
-    controls = {
-        "neurons": {"description": "raw neurons", "scores": [score("label_auc", 0.84), score("monosemanticity", 0.22)]},
-        "random_directions": {
-            "description": "random",
-            "scores": [score("label_auc", 0.71), score("fvu", 0.9, "lower")],
-        },
-        "pca": {"description": "PCA", "scores": [score("label_auc", 0.79), score("fvu", 0.19, "lower")]},
-    }
-    differences = [
-        {"metric": "label_auc", "control": "neurons", "value": 0.07, "interval": [0.05, 0.09], "verdict": "higher"},
-        {"metric": "fvu", "control": "pca", "value": 0.06, "interval": [0.04, 0.08], "verdict": "higher"},
-        {
-            "metric": "monosemanticity",
-            "control": "neurons",
-            "value": 0.2,
-            "interval": [-0.1, 0.3],
-            "verdict": "not distinguishable",
-        },
-    ]
     return {
-        "report": {"scores": own, "differences": differences},
-        "controls": controls,
+        "report": [
+            score("l0", 31.8, "neither"),
+            score("fvu", 0.25, "lower", "pca", 0.19, "higher"),
+            score("label_auc", 0.91, "higher", "neurons", 0.84, "higher"),
+            score("monosemanticity", 0.41, "higher", "neurons", 0.22, "not distinguishable"),
+        ],
+        "controls": {
+            "neurons": {"description": "raw neurons", "scores": {"label_auc": 0.84, "monosemanticity": 0.22}},
+            "random_directions": {"description": "random directions", "scores": {"label_auc": 0.71, "fvu": 0.9}},
+            "pca": {"description": "PCA", "scores": {"label_auc": 0.79, "fvu": 0.19}},
+        },
         "log_rates": bell([round(-6 + i / 8, 3) for i in range(41)], 0.55),
         "clusters": [{"id": i, "title": PHRASES[modality == "image"][i % 5], "n": 80} for i in range(8)],
         "facts": FACTS,

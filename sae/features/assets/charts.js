@@ -44,14 +44,15 @@ export function barList(rows, { most = null, tone = "", format = fixed } = {}) {
     h("span", { class: "value" }, format(row.value)))));
 }
 
-/** A value on a line from low to high, with its control as a tick, or as a band where there is an interval. */
-export function strip({ value, control = null, band = null, low = 0, high = 1, label }) {
+/** A value on a line from low to high, with its control as a tick, `others` as short ones, and an interval as a band. */
+export function strip({ value, control = null, others = [], band = null, low = 0, high = 1, label }) {
   const width = 160, height = 18, middle = height / 2;
   const at = (x) => 4 + ((Math.min(high, Math.max(low, x)) - low) / (high - low || 1)) * (width - 8);
   const told = [`${label}: ${number(value)}`, control === null ? null : `control ${number(control)}`, band ? `interval ${number(band[0])} to ${number(band[1])}` : null];
   return svg("svg", { class: "strip", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told.filter(Boolean).join(", "), "data-hint": told.filter(Boolean).join(" · ") },
     svg("line", { class: "axis", x1: 4, x2: width - 4, y1: middle, y2: middle }),
     band && svg("rect", { class: "band", x: at(band[0]), width: Math.max(1.5, at(band[1]) - at(band[0])), y: middle - 5, height: 10 }),
+    others.map((one) => svg("line", { class: "control", x1: at(one), x2: at(one), y1: middle - 3, y2: middle + 3 })),
     control !== null && svg("line", { class: "control", x1: at(control), x2: at(control), y1: middle - 6, y2: middle + 6 }),
     svg("circle", { class: "dot", cx: at(value), cy: middle, r: 4 }));
 }

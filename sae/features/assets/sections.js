@@ -114,13 +114,13 @@ export function facets(section) {
 }
 
 export function scores(section) {
-  return part("scores", "Scores", "Dot: this card. Band: 95 % interval of controls.",
+  return part("scores", "Scores", "Dot: this card. Tick and band: the strongest control and its 95 % interval.",
     h("table", null, h("tbody", null, Object.entries(section).map(([name, one]) => {
       const band = one.low === undefined || one.low === null ? null : [one.low, one.high];
       const values = [0, one.value, one.control ?? 0, ...(band ?? [])];
       return h("tr", null, h("th", { scope: "row" }, name.replaceAll("_", " ")),
         h("td", null, strip({ value: one.value, control: one.control ?? null, band, low: Math.min(...values), high: Math.max(1, ...values), label: name })),
-        h("td", { class: "number" }, fixed(one.value)));
+        h("td", { class: "number", "data-hint": one.against ? `control: ${visible(one.against)} ${number(one.control)}` : null }, fixed(one.value)));
     }))));
 }
 

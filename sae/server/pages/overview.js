@@ -16,7 +16,7 @@ export async function drawOverview({ source, about, kind }) {
   const page = h("div", { class: "overview" },
     drawTitle(about),
     drawFacts(about, overview),
-    overview.report ? drawReport(overview.report, overview.controls ?? overview.report.controls ?? {}) : null,
+    overview.report ? drawReport(overview.report, overview.controls ?? {}) : null,
     overview.log_rates ? h("section", { class: "part two" },
       h("div", null, h("h2", null, "How often its latents fire"), h("p", { class: "note" }, "Latents by firing rate. A hump far to the left is latents that hardly ever fire; one at the right, latents that fire on nearly everything.")),
       histogram(overview.log_rates, { label: "firing rate, log scale", name: (x) => share(10 ** x) })) : null,
@@ -38,32 +38,32 @@ function drawFacts(about, overview) {
   return h("dl", { class: "facts" }, facts.map(([name, value]) => h("div", null, h("dt", null, visible(String(name))), h("dd", null, visible(String(value))))));
 }
 
-/** Scores as dots on their own scale, each control a tick; report: that of `sae evaluate`, or rows of text. */
-function drawReport(report, controls) {
-  const scores = report.scores ?? [];
-  if (!scores.length) return null;
-  const rivals = (name) => Object.entries(controls).flatMap(([control, one]) => (one.scores ?? []).filter((score) => score.name === name && score.value !== null).map((score) => [control, score.value]));
-  const beside = scores.map((score) => ({ score, rivals: rivals(score.name) })).sort((a, b) => (b.rivals.length > 0) - (a.rivals.length > 0));
-  const body = h("tbody", null, beside.slice(0, FIRST_SCORES).map((row) => drawScore(row, report.differences ?? [])));
-  const rest = beside.slice(FIRST_SCORES);
-  const more = rest.length ? h("button", { class: "more", type: "button", onclick: () => { body.append(...rest.map((row) => drawScore(row, report.differences ?? []))); more.remove(); } }, `${rest.length} more`) : null;
+/** Scores as dots, each on its own scale, beside the strongest control; rows: [{name, value, low, high, better, control...}]. */
+function drawReport(rows, controls) {
+  if (!rows.length) return null;
+  // What has a control to beat comes first.
+  const ranked = [...rows].sort((a, b) => (b.control !== undefined) - (a.control !== undefined));
+  const draw = (row) => drawScore(row, Object.entries(controls).map(([name, one]) => [name, one.scores[row.name]]).filter(([, value]) => value !== undefined && value !== null));
+  const body = h("tbody", null, ranked.slice(0, FIRST_SCORES).map(draw));
+  const rest = ranked.slice(FIRST_SCORES);
+  const more = rest.length ? h("button", { class: "more", type: "button", onclick: () => { body.append(...rest.map(draw)); more.remove(); } }, `${rest.length} more`) : null;
   return h("section", { class: "part report" }, h("h2", null, "Scores beside controls"),
-    h("p", { class: "note" }, "Dot: the dictionary, with its 95 % interval as a band. Tick: its strongest control."),
+    h("p", { class: "note" }, "Dot: the dictionary, with its 95 % interval as a band. Ticks: the controls, the strongest one long."),
     h("div", { class: "scroll" }, h("table", null, h("thead", null, h("tr", null, ["score", "", "value", "strongest control", ""].map((name, i) => h("th", { scope: "col", class: i === 2 ? "number" : null }, name)))), body)), more);
 }
 
-function drawScore({ score, rivals }, differences) {
-  const ranked = [...rivals].sort((a, b) => (score.better === "lower" ? a[1] - b[1] : b[1] - a[1]));
-  const [control, value] = score.better === "neither" ? [null, null] : ranked[0] ?? [null, null];
-  const verdict = differences.find((one) => one.metric === score.name && one.control === control)?.verdict;
-  const all = [score.value, ...(score.interval ?? []), ...rivals.map(([, one]) => one)].filter((one) => one !== null);
+function drawScore(row, rivals) {
+  const band = row.low === undefined || row.low === null ? null : [row.low, row.high];
+  const all = [row.value, ...(band ?? []), ...rivals.map(([, value]) => value)].filter((one) => one !== null);
   const low = Math.min(0, ...all), high = Math.max(...all, low + 1e-9);
   const top = high <= 1 && high > 0.3 ? 1 : high + (high - low) * 0.05;
-  return h("tr", null, h("th", { scope: "row" }, visible(score.name).replaceAll("_", " ")),
-    h("td", null, score.value === null ? null : strip({ value: score.value, control: value, band: score.interval, low, high: top, label: score.name })),
-    h("td", { class: "number" }, fixed(score.value)),
-    h("td", null, control === null ? "" : [visible(control).replaceAll("_", " "), " ", h("span", { class: "note" }, number(value))]),
-    h("td", { class: "note" }, verdict === "higher" || verdict === "lower" ? (verdict === score.better ? "better" : "worse") : verdict ?? ""));
+  const hint = rivals.map(([name, value]) => `${visible(name).replaceAll("_", " ")} ${fixed(value)}`).join("\n");
+  const verdict = row.verdict === "higher" || row.verdict === "lower" ? (row.verdict === row.better ? "better" : "worse") : row.verdict ?? "";
+  return h("tr", { "data-hint": hint || null }, h("th", { scope: "row" }, visible(row.name).replaceAll("_", " ")),
+    h("td", null, row.value === null ? null : strip({ value: row.value, control: row.control_value ?? null, others: rivals.map(([, value]) => value), band, low, high: top, label: row.name })),
+    h("td", { class: "number" }, fixed(row.value)),
+    h("td", null, row.control === undefined ? "" : [visible(row.control).replaceAll("_", " "), " ", h("span", { class: "note" }, fixed(row.control_value))]),
+    h("td", { class: `verdict ${verdict}` }, verdict));
 }
 
 function fillShelf(shelf, { source, about, kind, count, columns, overview }) {
