@@ -78,14 +78,14 @@ def create_app(catalog: Catalog) -> ASGIApp:
 
 
 class Pages:
-    """The answers. Those that read files are plain functions, which Starlette runs in threads."""
+    """The answers. Those that read files are plain functions, which Starlette runs in threads; the others need none."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.said = Explanations(catalog.path)
         self.files = page_files()
 
-    def page(self, request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
         if name not in self.files:
             raise HTTPException(404, "no such page")
@@ -99,7 +99,7 @@ class Pages:
             raise HTTPException(404, "no such image")
         return Response(path.read_bytes(), media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
-    def about(self, _: Request) -> Response:
+    async def about(self, _: Request) -> Response:
         return JSONResponse(asdict(self.catalog.about) | {"path": str(self.catalog.path)})
 
     def overview(self, _: Request) -> Response:

@@ -71,7 +71,7 @@ def static_index() -> str:
     for old, new in changes.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    return text
+    return re.sub(r'<link rel="modulepreload"[^>]*>\n', "", text)
 
 
 def static_script() -> str:

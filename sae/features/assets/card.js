@@ -26,7 +26,7 @@ export function drawCard(card, options = {}) {
   return h("article", { class: `card ${card.kind}`, lang: "en" },
     h("header", null,
       h("p", { class: "kicker" }, h("span", null, `${card.kind} ${number(card.index)}`), all.tools),
-      h("h1", { translate: "no" }, h("bdi", null, short(visible(card.title), 160))),
+      h("h1", { translate: "no", elementtiming: "card" }, h("bdi", null, short(visible(card.title), 160))),
       card.statistics && drawFacts(card.statistics)),
     h("div", { class: "columns" },
       h("div", { class: "main" }, MAIN.map(draw)),

@@ -9,7 +9,7 @@ const LABELLED_SHARE = 0.35;
 /** Draw a list of examples; `scale` is the activation that is shaded fully, `imageOf` turns a name into an address. */
 export function drawExamples(references, { scale, imageOf, compact = false }) {
   if (references[0].tokens) return h("ul", { class: "lines" }, references.map((one) => h("li", null, drawLine(one, scale))));
-  return h("ul", { class: compact ? "frames compact" : "frames" }, references.map((one) => h("li", null, drawFrame(one, scale, imageOf))));
+  return h("ul", { class: compact ? "frames compact" : "frames" }, references.map((one) => h("li", null, drawFrame(one, imageOf))));
 }
 
 /** One text: the strongest token in the middle of the line; a press opens all that is known of its context. */
@@ -46,7 +46,8 @@ function drawWhole(one, token) {
 
 function drawToken(one, i, scale, limit, isPeak) {
   const value = one.values?.[i], loss = one.losses?.[i];
-  const text = visible(one.tokens[i]);
+  // A line is for reading across: deep indentation shows in full only when it is opened.
+  const text = limit === LONGEST_TOKEN ? visible(one.tokens[i]).replace(/ {3,}/g, "  ") : visible(one.tokens[i]);
   const hint = [value === null || value === undefined ? "no vector here" : `activation ${number(value)}`,
     loss !== null && loss !== undefined && `next token's loss ${loss > 0 ? "+" : ""}${number(loss)} without it`];
   const lit = value ? Math.min(1, Math.abs(value) / scale) : 0;
@@ -55,7 +56,7 @@ function drawToken(one, i, scale, limit, isPeak) {
 }
 
 /** One image: a veil over the patches where the latent is silent, its caption, its activation. */
-function drawFrame(one, scale, imageOf) {
+function drawFrame(one, imageOf) {
   const address = imageOf(one.image);
   const about = one.about ?? {};
   const told = about.caption ?? ([about.facet, about.concept].filter(Boolean).join(" of ") || `example ${number(one.example)}`);
@@ -63,19 +64,21 @@ function drawFrame(one, scale, imageOf) {
   return h("figure", { class: "frame", "data-hint": hint },
     h("div", { class: "picture" },
       address ? h("img", { src: address, alt: told, loading: "lazy", decoding: "async" }) : h("span", { class: "missing" }, told),
-      one.grid && one.values && address ? drawVeil(one, scale) : null),
+      one.grid && one.values && address ? drawVeil(one) : null),
     h("figcaption", null, h("span", { class: "told" }, told), h("span", { class: "value" }, fixed(one.value))));
 }
 
-function drawVeil(one, scale) {
-  const [rows, columns] = one.grid;
+/** Shows where it fires, by the image's own strongest patch; how strongly, the caption says. */
+function drawVeil(one) {
+  const [rows, columns] = one.grid, strongest = Math.max(...one.values.map((value) => value ?? 0));
+  if (strongest <= 0) return null;
   const canvas = h("canvas", { class: "veil", width: columns, height: rows, "aria-hidden": "true" });
   const context = canvas.getContext("2d");
   const cells = context.createImageData(columns, rows);
   one.values.forEach((value, i) => {
-    const lit = Math.min(1, Math.max(0, value ?? 0) / scale);
+    const lit = Math.min(1, Math.max(0, value ?? 0) / strongest);
     // Dark in both themes: on the white ground of a drawing a light veil could not be seen.
-    cells.data[i * 4 + 3] = Math.round(190 * (1 - Math.sqrt(lit)));
+    cells.data[i * 4 + 3] = Math.round(170 * (1 - Math.sqrt(lit)));
   });
   context.putImageData(cells, 0, 0);
   return canvas;

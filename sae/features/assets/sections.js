@@ -30,17 +30,25 @@ const KINDS_OF_EXAMPLES = [
 export function examples(section, card, options) {
   const scale = Math.max(card.statistics?.max ?? 0, ...(section.top ?? []).map((one) => one.value), 1e-9);
   const draw = (list, more = {}) => drawExamples(list, { scale, imageOf: options.imageOf, ...more });
-  const ranges = (title, list, name, note) => list?.length ? h("details", { open: title === "Across its range" },
-    h("summary", null, title, h("span", { class: "note" }, note)),
-    h("div", { class: list.find((range) => range.examples.length)?.examples[0].tokens ? "ranges" : "ranges pictures" },
-      list.filter((range) => range.examples.length).reverse().map((range) => h("div", { class: "range" },
-        h("h4", null, name(range)), draw(range.examples, { compact: true }))))) : null;
+  const ranges = (list, name) => {
+    const filled = list.filter((range) => range.examples.length).reverse();
+    return h("div", { class: filled[0]?.examples[0].tokens ? "ranges" : "ranges pictures" }, filled.map((range) => h("div", { class: "range" },
+      h("h4", null, name(range)), draw(range.examples, { compact: true }))));
+  };
+  const percent = ({ low, high }) => `${number(low * 100)}–${number(high * 100)} %`, between = ({ low, high }) => `${number(low)} to ${number(high)}`;
   return part("examples", "Examples", null,
     section.top?.length ? long(section.top, draw, section.top[0].tokens ? 10 : 12) : null,
-    ranges("Across its range", section.quantiles, ({ low, high }) => `${number(low * 100)}–${number(high * 100)} %`, "by share of firings below"),
-    ranges("By strength", section.levels, ({ low, high }) => `${number(low)} to ${number(high)}`, "levels of equal width"),
-    KINDS_OF_EXAMPLES.map(([name, title, note]) => section[name]?.length ? h("details", null,
-      h("summary", null, title, h("span", { class: "note" }, note)), draw(section[name], { compact: true })) : null));
+    section.quantiles?.length ? folded("Across its range", "by share of firings below", () => ranges(section.quantiles, percent), true) : null,
+    section.levels?.length ? folded("By strength", "levels of equal width", () => ranges(section.levels, between)) : null,
+    KINDS_OF_EXAMPLES.map(([name, title, note]) => (section[name]?.length ? folded(title, note, () => draw(section[name], { compact: true })) : null)));
+}
+
+/** Something that opens at a press, and is drawn only then; what is open from the start is drawn after the first paint. */
+function folded(title, note, make, open = false) {
+  const details = h("details", { open }, h("summary", null, title, h("span", { class: "note" }, note)));
+  const drawOnce = () => { if (details.open && details.childElementCount === 1) details.append(make()); };
+  details.addEventListener("toggle", drawOnce);
+  return details;
 }
 
 /** The first few of a list, the rest at a press. */

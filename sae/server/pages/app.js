@@ -34,6 +34,8 @@ async function show() {
   let element;
   try {
     if (!target) throw new Error("There is no such page.");
+    // Both are asked for at once; whoever draws the card meets its error.
+    if (target.card) source.card(target.card.kind, target.card.index).catch(() => null);
     const about = await source.about();
     nameHome(about);
     element = await target.draw({ source, about, ...target.needs });

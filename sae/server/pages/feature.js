@@ -4,6 +4,8 @@ import { drawCard } from "./card.js";
 import { h, number, short, visible } from "./dom.js";
 import { drawExplanations } from "./explaining.js";
 
+const AFTER_PAINT = 400;
+
 /** The page of one card. */
 export async function drawFeature({ source, about, kind, index }) {
   const card = await source.card(kind, index);
@@ -12,7 +14,7 @@ export async function drawFeature({ source, about, kind, index }) {
     tools: [steps(kind, index, last), tools(about, kind, index)],
     first: drawExplanations(source, kind, index),
   });
-  for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null);
+  setTimeout(() => { for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null); }, AFTER_PAINT);
   return element;
 }
 

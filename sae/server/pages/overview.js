@@ -3,11 +3,12 @@
 import { histogram, strip } from "./charts.js";
 import { fixed, h, number, share, short, visible } from "./dom.js";
 import { drawScatter } from "./scatter.js";
-import { drawTable } from "./table.js";
+import { drawTable, filled } from "./table.js";
 
 const FIRST_SCORES = 10;
 const DISTRIBUTIONS = 6;
 const BINS = 40;
+const ENOUGH = 0.2;
 
 export async function drawOverview({ source, about, kind }) {
   const [overview, columns] = await Promise.all([source.overview(), source.columns(kind)]);
@@ -41,8 +42,9 @@ function drawFacts(about, overview) {
 /** Scores as dots, each on its own scale, beside the strongest control; rows: [{name, value, low, high, better, control...}]. */
 function drawReport(rows, controls) {
   if (!rows.length) return null;
-  // What has a control to beat comes first.
-  const ranked = [...rows].sort((a, b) => (b.control !== undefined) - (a.control !== undefined));
+  // What was compared with a control comes first, then what has one to compare with.
+  const rank = (row) => (row.verdict ? 2 : row.control === undefined ? 0 : 1);
+  const ranked = [...rows].sort((a, b) => rank(b) - rank(a));
   const draw = (row) => drawScore(row, Object.entries(controls).map(([name, one]) => [name, one.scores[row.name]]).filter(([, value]) => value !== undefined && value !== null));
   const body = h("tbody", null, ranked.slice(0, FIRST_SCORES).map(draw));
   const rest = ranked.slice(FIRST_SCORES);
@@ -82,7 +84,7 @@ function fillShelf(shelf, { source, about, kind, count, columns, overview }) {
 
 /** Small multiples: how each column is distributed over all cards. */
 function drawDistributions(columns) {
-  const names = Object.keys(columns).filter((name) => !["map_x", "map_y", "cluster", "rate", "n_fired"].includes(name)).slice(0, DISTRIBUTIONS);
+  const names = Object.keys(columns).filter((name) => !["map_x", "map_y", "cluster", "rate", "n_fired"].includes(name) && filled(columns[name]) >= ENOUGH).slice(0, DISTRIBUTIONS);
   if (!names.length) return null;
   return h("div", { class: "multiples distributions" }, names.map((name) => {
     const binned = bin(columns[name]);

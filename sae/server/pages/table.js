@@ -16,12 +16,13 @@ const NAMES = { rate: "fires on", n_fired: "firings", label_auc: "label AUC", ma
  * link(index) -> address; onFilter(set of indices, or null for all).
  */
 export function drawTable({ columns, count, titles, search, link, onFilter }) {
-  const rest = Object.keys(columns).filter((name) => ![...HIDDEN, ...FIRST, ...LAST].includes(name)).sort();
+  const rest = Object.keys(columns).filter((name) => ![...HIDDEN, ...FIRST, ...LAST].includes(name))
+    .sort((a, b) => filled(columns[b]) - filled(columns[a]) || (a < b ? -1 : 1));
   const names = [...FIRST.filter((name) => name in columns), ...rest, ...LAST.filter((name) => name in columns)];
   const state = { sort: names.includes("rate") ? "rate" : null, down: true, ranges: new Map(), found: null, order: new Uint32Array(0) };
   const known = new Map(), live = new Map();
   const heads = new Map();
-  const template = `5.5em minmax(14em, 2fr) ${names.map(() => "minmax(6.2em, 1fr)").join(" ")}`;
+  const template = `4.6em minmax(12em, 2fr) ${names.map(() => "minmax(6.8em, 1fr)").join(" ")}`;
   const rows = h("div", { class: "rows", role: "rowgroup" });
   const told = h("p", { class: "note", "aria-live": "polite" });
 
@@ -38,7 +39,7 @@ export function drawTable({ columns, count, titles, search, link, onFilter }) {
   const top = h("div", { class: "heads", role: "rowgroup" },
     h("div", { class: "row", role: "row" }, head(null, "number"), h("div", { role: "columnheader" }, "title"), names.map((name) => head(name, NAMES[name] ?? name.replace("score.", "").replaceAll("_", " ")))),
     h("div", { class: "row filters", role: "row" }, h("div"), h("div", null, words), filters));
-  const viewport = h("div", { class: "viewport", tabindex: 0, role: "table", "aria-label": "cards", "aria-rowcount": count }, h("div", { class: "wide", vars: { "--columns": template, "--least": `${22 + names.length * 6.6}em` } }, top, rows));
+  const viewport = h("div", { class: "viewport", tabindex: 0, role: "table", "aria-label": "cards", "aria-rowcount": count }, h("div", { class: "wide", vars: { "--columns": template, "--least": `${22 + names.length * 7}em` } }, top, rows));
   viewport.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
 
   async function findWords() {
@@ -121,6 +122,11 @@ function installKeys(viewport, rows, draw) {
     draw();
     rows.querySelector(`[aria-rowindex="${next}"] a`)?.focus({ preventScroll: true });
   });
+}
+
+/** The share of cards that have a number in a column. */
+export function filled(values) {
+  return values.reduce((count, value) => count + !Number.isNaN(value), 0) / (values.length || 1);
 }
 
 /** Read ">0.1", "<2", "0.1..0.5" or "0.1"; null where there is nothing, undefined where it is none of these. */
