@@ -114,7 +114,8 @@ def catalog(arguments: list[str]) -> None:
     from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
-    from sae.features.build import CatalogConfig, build
+    from sae.features.build import build
+    from sae.features.catalog_config import CatalogConfig
 
     if not {"-h", "--help"} & set(arguments):
         positional = take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")

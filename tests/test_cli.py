@@ -76,6 +76,23 @@ def test_evaluate_reports_and_show_prints(job: Path, capsys: pytest.CaptureFixtu
     assert any("[" in text and "position" in text for text in texts)
 
 
+def test_catalog_makes_a_card_of_every_latent(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sae.features.catalog import Catalog
+
+    command = ["catalog", str(job / "run" / "dictionary"), str(job / "store"), "--out", str(tmp_path / "catalog")]
+    assert cli.main([*command, "--context", "5", "--examples.top", "3"]) == 0
+    assert "<catalog of 64 latents" in capsys.readouterr().out
+    catalog = Catalog.open(tmp_path / "catalog")
+    fired = [card for card in catalog.latents if card["statistics"]["n_fired"]]
+    assert fired and all(1 <= len(card["examples"]["top"]) <= 3 for card in fired)
+    assert {token.strip() for card in fired for token in card["examples"]["top"][0]["tokens"]} & set(WORDS)
+    assert cli.main(command) == 2
+    assert "choose another folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["catalog", "--help"])
+    assert stopped.value.code == 0 and "--near-vectors" in capsys.readouterr().out
+
+
 def test_training_through_the_subject_opens_what_was_harvested(job: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load((job / "train.yaml").read_text())
     settings |= {"end_to_end": {"loss": "kl"}, "out": str(tmp_path / "run"), "n_vectors": 1000}
@@ -143,6 +160,7 @@ def test_flags_override_the_file(job: Path, tmp_path: Path) -> None:
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (["harvest", "no-such.yaml"], "no-such.yaml: no such file."),
         (["verify"], "usage: sae verify STORE"),
+        (["catalog", "only-one"], "usage: sae catalog DICTIONARY STORE"),
         (["info", "builtin:stdlib-2l/x"], "no such built-in dictionary"),
         (["hookpoints", "langage:gpt2"], "Did you mean"),
     ],

@@ -10,21 +10,19 @@ drawn depends on the seed alone, so it ends with the same cards.
 """
 
 import logging
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 
-from sae import config as configs
 from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries.base import Dictionary
-from sae.errors import CatalogError, ConfigError
+from sae.errors import CatalogError
 from sae.evaluation.ground import Rows, check_belonging
 from sae.features.cards import Card
 from sae.features.catalog import (
@@ -33,17 +31,17 @@ from sae.features.catalog import (
     Catalog,
     Shelf,
     shard_path,
-    write_columns,
-    write_json,
     write_shard,
 )
+from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
 from sae.features.firings import Firings, Record, record
+from sae.features.overall import Index, write_overall
 from sae.features.sampling import strongest
-from sae.features.scores import Scores, facts
+from sae.features.scores import Scores
 from sae.features.show import token_decoder
-from sae.features.titles import CaptionTitles, searched, text_title
+from sae.features.titles import CaptionTitles, text_title
 from sae.inputs.base import Inputs
 from sae.log import progress
 from sae.subjects.base import Subject
@@ -55,49 +53,8 @@ FIRINGS = "firings"
 """Folder of what is kept while a catalog is being built."""
 CAPTIONED = 2000
 """Examples, spread evenly, from which it is known how common a caption's words are."""
-STATISTICS = ("rate", "max", "mean", "n_fired")
-"""Statistics of a card that are columns too."""
 TITLE_AUC, TITLE_PRECISION = 0.95, 0.5
 """A latent that detects a label as well as this is called by it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CatalogConfig:
-    """What to make cards of, and what to put on them."""
-
-    dictionary: str
-    """Folder of a dictionary, or builtin:SUBJECT/HOOKPOINT."""
-    store: Path
-    """Store whose vectors are counted and whose examples are shown."""
-    out: Path
-    """Folder of the catalog."""
-    report: str | None = None
-    """Report of the dictionary, with latents.safetensors beside it: a file, a folder or builtin:SUBJECT/HOOKPOINT; null
-    takes one that lies in the dictionary's folder."""
-    examples: Amounts = field(default_factory=Amounts)
-    """How many examples a card shows."""
-    context: int = 24
-    """Tokens shown on either side of a firing."""
-    near_vectors: int = 16_384
-    """Look for near misses and most negative pre-activations on this many vectors, drawn at random."""
-    seed: int = 0
-    """Decides which examples are drawn."""
-    chunk_vectors: int = 1024
-    """Vectors to encode at a time; decides speed."""
-    device: str = "cpu"
-    """Where the dictionary runs."""
-
-    def __post_init__(self) -> None:
-        for name in ("context", "near_vectors", "chunk_vectors"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the cards beside dictionary and store."""
-        return {"examples": configs.encode(self.examples)} | {
-            name: getattr(self, name) for name in ("context", "near_vectors", "seed")
-        }
 
 
 class Section(Protocol):
@@ -177,7 +134,8 @@ def build(
     index = Index()
     for card in Maker(ground, sections(ground)).fill(Shelf(config.out, "latent", dictionary.d_sae)):
         index.add(card)
-    finish(config.out, about, index, scores)
+    write_overall(config.out, about, index, scores)
+    replace(about, complete=True).save(config.out)
     shutil.rmtree(config.out / FIRINGS)
     return Catalog.open(config.out)
 
@@ -312,52 +270,6 @@ def written(shelf: Shelf, latents: range) -> list[Card] | None:
     except CatalogError as cause:
         logger.warning("%s", cause)
         return None
-
-
-class Index:
-    """Columns and words over all cards, gathered card by card."""
-
-    def __init__(self) -> None:
-        self._rows: list[list[float]] = []
-        self.words: list[tuple[str, str]] = []
-
-    def add(self, card: Card) -> None:
-        statistics, labels = card["statistics"], card.sections.get("labels", ())
-        best = max((label["auc"] for label in labels), default=math.nan)
-        self._rows.append([*(statistics[name] for name in STATISTICS), best])
-        self.words.append((card.title, searched(card.title, card.sections)))
-
-    def columns(self) -> dict[str, Float[np.ndarray, " cards"]]:
-        """Return the columns; without one for labels where no card has any."""
-        table = np.array(self._rows, dtype=np.float64)
-        found = dict(zip((*STATISTICS, "label_auc"), table.T, strict=True))
-        return {name: column for name, column in found.items() if not np.isnan(column).all()}
-
-
-def finish(folder: Path, about: About, index: Index, scores: Scores | None) -> None:
-    """Write columns, words and overview, and say that the catalog is complete."""
-    columns = index.columns()
-    write_columns(folder / "latents", columns | (scores.columns() if scores else {}))
-    write_json(folder / "latents" / "words.json", index.words)
-    write_json(folder / "overview.json", overview(about, columns["rate"], scores))
-    replace(about, complete=True).save(folder)
-
-
-def overview(about: About, rates: Float[np.ndarray, " d_sae"], scores: Scores | None) -> dict[str, Any]:
-    """Return what the first page shows beside tables."""
-    exponents = np.arange(-14, 1) / 2
-    alive = np.log10(rates[rates > 0])
-    counts = np.histogram(alive.clip(exponents[0], exponents[-1]), exponents)[0]
-    found = [
-        ["latents", f"{len(rates):,}"],
-        ["vectors", f"{about.n_vectors:,}"],
-        ["never fire", f"{int((rates == 0).sum()):,}"],
-    ]
-    return {
-        **(scores.overview() if scores else {}),
-        "log_rates": {"edges": exponents.tolist(), "counts": counts.tolist()},
-        "facts": found + (facts(scores.report) if scores else []),
-    }
 
 
 def _examples(refs: Mapping[str, list[list[Ref]]], edges: Sequence[float], amounts: Amounts) -> dict[str, Any] | None:

@@ -1,0 +1,61 @@
+"""What a catalog says of all its cards together: columns, words to search, and its first page."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sae.features.cards import Card
+from sae.features.catalog import About, write_columns, write_json
+from sae.features.scores import Scores, facts
+from sae.features.titles import searched
+
+STATISTICS = ("rate", "max", "mean", "n_fired")
+"""Statistics of a card that are columns too."""
+
+
+class Index:
+    """Columns and words over all cards, gathered card by card."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[float]] = []
+        self.words: list[tuple[str, str]] = []
+
+    def add(self, card: Card) -> None:
+        statistics, labels = card["statistics"], card.sections.get("labels", ())
+        best = max((label["auc"] for label in labels), default=math.nan)
+        self._rows.append([*(statistics[name] for name in STATISTICS), best])
+        self.words.append((card.title, searched(card.title, card.sections)))
+
+    def columns(self) -> dict[str, Float[np.ndarray, " cards"]]:
+        """Return the columns; without one for labels where no card has any."""
+        table = np.array(self._rows, dtype=np.float64)
+        found = dict(zip((*STATISTICS, "label_auc"), table.T, strict=True))
+        return {name: column for name, column in found.items() if not np.isnan(column).all()}
+
+
+def write_overall(folder: Path, about: About, index: Index, scores: Scores | None) -> None:
+    """Write columns, words and overview."""
+    columns = index.columns()
+    write_columns(folder / "latents", columns | (scores.columns() if scores else {}))
+    write_json(folder / "latents" / "words.json", index.words)
+    write_json(folder / "overview.json", overview(about, columns["rate"], scores))
+
+
+def overview(about: About, rates: Float[np.ndarray, " d_sae"], scores: Scores | None) -> dict[str, Any]:
+    """Return what the first page shows beside tables."""
+    exponents = np.arange(-14, 1) / 2
+    alive = np.log10(rates[rates > 0])
+    counts = np.histogram(alive.clip(exponents[0], exponents[-1]), exponents)[0]
+    found = [
+        ["latents", f"{len(rates):,}"],
+        ["vectors", f"{about.n_vectors:,}"],
+        ["never fire", f"{int((rates == 0).sum()):,}"],
+    ]
+    return {
+        **(scores.overview() if scores else {}),
+        "log_rates": {"edges": exponents.tolist(), "counts": counts.tolist()},
+        "facts": found + (facts(scores.report) if scores else []),
+    }
