@@ -4,10 +4,12 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sae import builtin, config, log
+from sae.arguments import take_flag, take_hints, take_option, take_positional
 from sae.errors import ConfigError, SaeError, nearest
 
 Config = TypeVar("Config")
@@ -22,7 +24,7 @@ def harvest(arguments: list[str]) -> None:
     from sae.activations.harvest_config import HarvestConfig
     from sae.activations.verify import info as summary
 
-    dry_run = _take_flag(arguments, "--dry-run")
+    dry_run = take_flag(arguments, "--dry-run")
     settings = _configured(HarvestConfig, arguments, "sae harvest")
     subject, inputs = open_harvested(settings, settings.device)
     if dry_run:
@@ -42,7 +44,7 @@ def train(arguments: list[str]) -> None:
     from sae.training.config import TrainConfig
     from sae.training.loop import train as run
 
-    resume = _take_flag(arguments, "--resume")
+    resume = take_flag(arguments, "--resume")
     settings = _configured(TrainConfig, arguments, "sae train")
     stores, opened = [ActivationStore(path) for path in settings.stores], {}
     if settings.end_to_end is not None:
@@ -78,7 +80,7 @@ def compare(arguments: list[str]) -> None:
     from sae.evaluation.compare_pictures import pareto_picture, profile_picture
     from sae.evaluation.report import Report
 
-    out = _take_option(arguments, "--out")
+    out = take_option(arguments, "--out")
     comparison = run([Report.find(name) for name in arguments])
     log.table(*comparison.rows())
     if out is not None:
@@ -116,7 +118,7 @@ def catalog(arguments: list[str]) -> None:
     from sae.features.catalog_config import CatalogConfig
 
     if not {"-h", "--help"} & set(arguments):
-        positional = _take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
+        positional = take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
         arguments = ["--dictionary", positional[0], "--store", positional[1], *arguments]
     settings = _configured(CatalogConfig, arguments, "sae catalog")
     dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
@@ -137,7 +139,7 @@ def show(arguments: list[str]) -> None:
     from sae.inputs.source import builtin_inputs
 
     if not {"-h", "--help"} & set(arguments):
-        positional = _take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
+        positional = take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
         arguments = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
     settings = _configured(ShowConfig, arguments, "sae show")
     dictionary = load_dictionary(settings.dictionary)
@@ -159,7 +161,7 @@ def info(arguments: list[str]) -> None:
     from sae.dictionaries.formats import registry as formats
     from sae.dictionaries.io import load_dictionary
 
-    (path,) = _take_positional(arguments, ("PATH",), "sae info")
+    (path,) = take_positional(arguments, ("PATH",), "sae info")
     named = path.startswith((builtin.PREFIX, hub.PREFIX))
     if named or (Path(path) / "dictionary.json").is_file() or formats.detect(Path(path)):
         dictionary = load_dictionary(path)
@@ -176,14 +178,14 @@ def convert(arguments: list[str]) -> None:
     """
     from sae.dictionaries.io import load_dictionary, writer
 
-    form = _take_option(arguments, "--format")
-    source, target = _take_positional(arguments, ("DICTIONARY", "OUT"), "sae convert")
+    form = take_option(arguments, "--format")
+    source, target = take_positional(arguments, ("DICTIONARY", "OUT"), "sae convert")
     if form is None:
         raise ConfigError("usage: sae convert DICTIONARY OUT --format FORMAT; the format is missing.")
     write, out = writer(form), Path(target)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"{out}: is there already; give a folder that is new or empty.")
-    dictionary = load_dictionary(source, **_take_hints(arguments))
+    dictionary = load_dictionary(source, **take_hints(arguments))
     write(dictionary, out)
     print(dictionary)
     print(f"saved in {out} as {form}: {', '.join(sorted(file.name for file in out.iterdir()))}")
@@ -198,9 +200,9 @@ def push(arguments: list[str]) -> None:
     from sae.dictionaries import hub, io
     from sae.evaluation.report import FILE_NAME, Report
 
-    private = _take_flag(arguments, "--private")
-    named, message = _take_option(arguments, "--report"), _take_option(arguments, "--message")
-    source, target = _take_positional(arguments, ("DICTIONARY", "OWNER/NAME[/FOLDER]"), "sae push")
+    private = take_flag(arguments, "--private")
+    named, message = take_option(arguments, "--report"), take_option(arguments, "--message")
+    source, target = take_positional(arguments, ("DICTIONARY", "OWNER/NAME[/FOLDER]"), "sae push")
     for other in arguments:
         raise ConfigError(f"{other}: not understood.{nearest(other, ('--report', '--message', '--private'))}")
     (repo, path_in_repo), folder = hub.repository(target), io.dictionary_folder(source)
@@ -223,7 +225,7 @@ def verify(arguments: list[str]) -> None:
     """Check every hash and every count of a store: sae verify STORE."""
     from sae.activations.verify import verify as run
 
-    (path,) = _take_positional(arguments, ("STORE",), "sae verify")
+    (path,) = take_positional(arguments, ("STORE",), "sae verify")
     store = run(Path(path))
     print(f"{path}: all {len(list(store.manifest.files()))} files are as they were written.")
 
@@ -232,24 +234,63 @@ def hookpoints(arguments: list[str]) -> None:
     """List where vectors can be read in a subject: sae hookpoints SUBJECT."""
     from sae.subjects.load import load
 
-    (name,) = _take_positional(arguments, ("SUBJECT",), "sae hookpoints")
+    (name,) = take_positional(arguments, ("SUBJECT",), "sae hookpoints")
     rows = [(point.name, f"{point.d_in:,}", point.grid) for point in load(name).hookpoints().values()]
     log.table(("hookpoint", "width", "grid"), rows)
 
 
+def serve(arguments: list[str]) -> None:
+    """Show a catalog on a page of this machine: sae serve CATALOG [--port N]."""
+    from sae.features.catalog import Catalog
+
+    port = take_option(arguments, "--port") or "8173"
+    (path,) = take_positional(arguments, ("CATALOG",), "sae serve")
+    if not port.isdecimal():
+        raise ConfigError(f"--port {port}: must be a number.")
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        raise ConfigError("needs the packages starlette and uvicorn: pip install 'sae-dictionaries[serve]'.")
+    from sae.server.run import serve as run
+
+    run(Catalog.open(path), int(port))
+
+
+def export(arguments: list[str]) -> None:
+    """Write a catalog's pages as files, or one card as one file: sae export CATALOG --out PATH [--card latent/123]."""
+    from sae.features.catalog import Catalog
+    from sae.server.export import export as run
+
+    out, card = take_option(arguments, "--out"), take_option(arguments, "--card")
+    (path,) = take_positional(arguments, ("CATALOG",), "sae export")
+    if out is None:
+        raise ConfigError("--out: name the folder to write, or with --card the file.")
+    catalog = Catalog.open(path)
+    if card is None:
+        run(catalog, Path(out))
+        print(f"open {Path(out) / 'index.html'}")
+        return
+    kind, _, index = card.partition("/")
+    if not index.isdecimal():
+        raise ConfigError(f"--card {card}: must be KIND/NUMBER, as in latent/123.")
+    Path(out).write_text(catalog.shelf(kind)[int(index)].to_html(), encoding="utf-8")
+    print(f"open {out}")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
-    for command in (harvest, train, evaluate, compare, relate, catalog, show, info, convert, push, verify, hookpoints)
+    for command in (
+        *(harvest, train, evaluate, compare, relate, catalog, show, serve, export),
+        *(info, convert, push, verify, hookpoints),
+    )
 }
 
-UNCONFIGURED = ("compare", "info", "convert", "push", "verify", "hookpoints")
+UNCONFIGURED = ("compare", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
 """Commands without a config, whose help is their docstring."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = _take_flag(words, "--debug")
+    debug = take_flag(words, "--debug")
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
@@ -316,59 +357,6 @@ def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:
         return {}
     share = inputs.seen_share(builtin.subject_folder(subject_id))
     return {"seen_by_subject": f"{share:.1%} of characters lie in chunks the subject was trained on"}
-
-
-def _take_flag(arguments: list[str], flag: str) -> bool:
-    if flag in arguments:
-        arguments.remove(flag)
-        return True
-    return False
-
-
-def _take_option(arguments: list[str], name: str) -> str | None:
-    """Take `name VALUE` off the arguments; None where it is not there.
-
-    Raises:
-        ConfigError: the value is missing.
-    """
-    if name not in arguments:
-        return None
-    place = arguments.index(name)
-    if place + 1 == len(arguments):
-        raise ConfigError(f"{name}: needs a value.")
-    value = arguments[place + 1]
-    del arguments[place : place + 2]
-    return value
-
-
-def _take_hints(arguments: list[str]) -> dict[str, Any]:
-    """Take `--name VALUE` pairs off the arguments, their values read as YAML.
-
-    Raises:
-        ConfigError: there is something else among them.
-    """
-    import yaml
-
-    hints = {}
-    while arguments:
-        flag = arguments[0]
-        if not flag.startswith("--"):
-            raise ConfigError(f"{flag!r}: expected --name VALUE.")
-        hints[flag.removeprefix("--")] = yaml.safe_load(_take_option(arguments, flag) or "")
-    return hints
-
-
-def _take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> list[str]:
-    """Take the leading words off the arguments.
-
-    Raises:
-        ConfigError: fewer than wanted were given.
-    """
-    taken = [word for word in arguments[: len(names)] if not word.startswith("-")]
-    if len(taken) < len(names):
-        raise ConfigError(f"usage: {prog} {' '.join(names)}; got {' '.join(arguments) or 'nothing'}.")
-    del arguments[: len(names)]
-    return taken
 
 
 def _print_fields(fields: dict[str, Any]) -> None:

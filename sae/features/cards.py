@@ -9,8 +9,11 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from sae.features.embed import card_document, card_frame
 
 SECTIONS = {
     "statistics": "how often and how strongly it fires, with a histogram of its activations",
@@ -36,12 +39,14 @@ class Card:
         index: its number among its kind.
         title: a few words: its best explanation, or its strongest tokens or captions.
         sections: what is known, by name; see `SECTIONS`.
+        folder: the catalog's, where its images lie; None for a card made in memory.
     """
 
     kind: str
     index: int
     title: str
     sections: Mapping[str, Any]
+    folder: Path | None = field(default=None, compare=False, repr=False)
 
     def __getitem__(self, section: str) -> Any:
         """Return a section; a KeyError names those that this card has."""
@@ -54,9 +59,16 @@ class Card:
         return {"kind": self.kind, "index": self.index, "title": self.title, **self.sections}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Card":
+    def from_json(cls, data: Mapping[str, Any], folder: Path | None = None) -> "Card":
         rest = {key: value for key, value in data.items() if key in SECTIONS}
-        return cls(kind=data["kind"], index=data["index"], title=data["title"], sections=rest)
+        return cls(kind=data["kind"], index=data["index"], title=data["title"], sections=rest, folder=folder)
+
+    def to_html(self) -> str:
+        """Return the card as one page that needs nothing else: images are inside, and nothing is loaded."""
+        return card_document(self.to_json(), self.folder)
+
+    def _repr_html_(self) -> str:
+        return card_frame(self.to_json(), self.folder)
 
     def packed(self) -> bytes:
         """Return the card compressed; numbers are rounded to what a reader can see by whoever made them."""
@@ -64,8 +76,8 @@ class Card:
         return zlib.compress(text.encode(), 6)
 
     @classmethod
-    def unpacked(cls, data: bytes) -> "Card":
-        return cls.from_json(json.loads(zlib.decompress(data)))
+    def unpacked(cls, data: bytes, folder: Path | None = None) -> "Card":
+        return cls.from_json(json.loads(zlib.decompress(data)), folder)
 
 
 def rounded(value: float) -> float | None:

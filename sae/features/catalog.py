@@ -95,7 +95,7 @@ class Shelf(Sequence[Card]):
         """
         packed = self.packed(index)
         try:
-            return Card.unpacked(packed)
+            return Card.unpacked(packed, self.folder.parent)
         except (zlib.error, ValueError, KeyError) as cause:
             path = shard_path(self.folder, index // CARDS_PER_SHARD)
             raise CatalogError(f"{path}: {self.kind} {index} is damaged ({cause}); build the catalog again.") from cause

@@ -1,0 +1,59 @@
+"""What the command line takes off its words by hand, where no config describes it."""
+
+from typing import Any
+
+from sae.errors import ConfigError
+
+
+def take_flag(arguments: list[str], flag: str) -> bool:
+    """Take a flag off the arguments; say whether it was there."""
+    if flag in arguments:
+        arguments.remove(flag)
+        return True
+    return False
+
+
+def take_option(arguments: list[str], name: str) -> str | None:
+    """Take `name VALUE` off the arguments; None where it is not there.
+
+    Raises:
+        ConfigError: the value is missing.
+    """
+    if name not in arguments:
+        return None
+    place = arguments.index(name)
+    if place + 1 == len(arguments):
+        raise ConfigError(f"{name}: needs a value.")
+    value = arguments[place + 1]
+    del arguments[place : place + 2]
+    return value
+
+
+def take_hints(arguments: list[str]) -> dict[str, Any]:
+    """Take `--name VALUE` pairs off the arguments, their values read as YAML.
+
+    Raises:
+        ConfigError: there is something else among them.
+    """
+    import yaml
+
+    hints = {}
+    while arguments:
+        flag = arguments[0]
+        if not flag.startswith("--"):
+            raise ConfigError(f"{flag!r}: expected --name VALUE.")
+        hints[flag.removeprefix("--")] = yaml.safe_load(take_option(arguments, flag) or "")
+    return hints
+
+
+def take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> list[str]:
+    """Take the leading words off the arguments.
+
+    Raises:
+        ConfigError: fewer than wanted were given.
+    """
+    taken = [word for word in arguments[: len(names)] if not word.startswith("-")]
+    if len(taken) < len(names):
+        raise ConfigError(f"usage: {prog} {' '.join(names)}; got {' '.join(arguments) or 'nothing'}.")
+    del arguments[: len(names)]
+    return taken

@@ -1,0 +1,218 @@
+"""What people and methods said about cards: a log that is only ever appended to, and the state it adds up to.
+
+Every line of `explanations.jsonl` is one act: somebody added an explanation, changed its text, or voted on it. A line
+is written whole under a lock on the file, so writers in any number of processes lose nothing; an edit names the
+revision it was made from, so nobody writes over a text that they have not seen. Needs no torch.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from sae.errors import CatalogError, nearest
+from sae.features.catalog import KINDS
+
+logger = logging.getLogger(__name__)
+
+FILE = "explanations.jsonl"
+MOST_CHARACTERS = {"text": 2000, "author": 80, "method": 80}
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character: JSON can carry it, UTF-8 cannot."""
+
+
+class StaleEditError(CatalogError):
+    """An edit of a text that somebody else has changed in the meantime; both texts are still there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One explanation of one card, as it stands now.
+
+    Attributes:
+        id: names it for good.
+        kind, index: the card.
+        text: what the card stands for, in somebody's words.
+        author: who said so; a person's name, or that of a model.
+        method: "person", or how it was made.
+        score: how well it predicts the card on held-out examples, where that was measured.
+        time: when it was added, UTC.
+        revision: names its present text; an edit has to quote it.
+        votes: by voter, 1 or -1.
+        history: earlier texts, oldest first, with author and time.
+    """
+
+    id: str
+    kind: str
+    index: int
+    text: str
+    author: str
+    method: str = "person"
+    score: float | None = None
+    time: str = ""
+    revision: str = ""
+    votes: Mapping[str, int] = field(default_factory=dict)
+    history: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def tally(self) -> int:
+        """Votes for minus votes against."""
+        return sum(self.votes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"tally": self.tally}
+
+
+class Explanations:
+    """The explanations of a catalog, by card; reading takes in what other processes have appended since.
+
+    Raises:
+        CatalogError: the log cannot be read or written, or an act is not one of those above.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.path = Path(folder) / FILE
+        self._read_to = 0
+        self._state: dict[str, Explanation] = {}
+        self._by_card: dict[tuple[str, int], list[str]] = {}
+        self._lock = threading.RLock()
+
+    def of(self, kind: str, index: int) -> list[Explanation]:
+        """Return the explanations of a card, best first: by votes, then by score, then by age."""
+        with self._lock:
+            self._refresh()
+            return self._best_first(kind, index)
+
+    def by_card(self, kind: str) -> dict[int, list[Explanation]]:
+        """Return the explanations of all cards of a kind that have any, by number, best first."""
+        with self._lock:
+            self._refresh()
+            return {index: self._best_first(kind, index) for other, index in self._by_card if other == kind}
+
+    def __iter__(self) -> Iterator[Explanation]:
+        with self._lock:
+            self._refresh()
+            return iter(list(self._state.values()))
+
+    def __getitem__(self, name: str) -> Explanation:
+        with self._lock:
+            self._refresh()
+            if name not in self._state:
+                raise CatalogError(f"{self.path}: no explanation {name!r}.")
+            return self._state[name]
+
+    def add(
+        self, kind: str, index: int, text: str, author: str, method: str = "person", score: float | None = None
+    ) -> Explanation:
+        """Add an explanation of a card."""
+        if kind not in KINDS:
+            raise CatalogError(f"kind {kind!r}.{nearest(kind, KINDS)}")
+        act = {"act": "add", "kind": kind, "index": index, "text": text, "author": author, "method": method}
+        return self._append(lambda: act | ({} if score is None else {"score": score}))
+
+    def edit(self, name: str, text: str, author: str, revision: str) -> Explanation:
+        """Change the text of an explanation; the old one stays in its history.
+
+        Raises:
+            StaleEditError: it is not the text of that `revision` any more.
+        """
+
+        def act() -> dict[str, Any]:
+            now = self[name]
+            if now.revision != revision:
+                raise StaleEditError(f"explanation {name}: it was changed to {now.text!r} in the meantime.")
+            return {"act": "edit", "of": name, "text": text, "author": author}
+
+        return self._append(act)
+
+    def vote(self, name: str, author: str, value: int) -> Explanation:
+        """Vote for (1) or against (-1) an explanation, or take the vote back (0); the last vote of an author counts."""
+        if value not in (-1, 0, 1):
+            raise CatalogError(f"vote {value!r}: must be -1, 0 or 1.")
+        return self._append(lambda: {"act": "vote", "of": self[name].id, "author": author, "value": value})
+
+    def _best_first(self, kind: str, index: int) -> list[Explanation]:
+        found = [self._state[name] for name in self._by_card.get((kind, index), ())]
+        return sorted(found, key=lambda one: (-one.tally, -(one.score or 0.0), one.time))
+
+    def _append(self, make: Callable[[], dict[str, Any]]) -> Explanation:
+        """Write what `make` returns as one line; it is called under the lock, when all earlier lines are known."""
+        with self._lock, self._locked() as file:
+            act = make()
+            _check(act)
+            act |= {"id": secrets.token_hex(8), "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            # After a crash in mid-line the next act begins on a line of its own.
+            torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+            line = json.dumps(act, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            file.write(b"\n" + line if torn else line)
+            file.flush()
+            os.fsync(file.fileno())
+            return self[act.get("of", act["id"])]
+
+    def _locked(self) -> IO[bytes]:
+        """Open the log at its end; it is locked until it is closed."""
+        try:
+            file = self.path.open("ab+")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0, os.SEEK_END)
+        except OSError as cause:
+            raise CatalogError(f"{self.path}: cannot be written: {cause.strerror}.") from cause
+        return file
+
+    def _refresh(self) -> None:
+        """Take in the lines that are new; one without its end is still being written."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read_to)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.split(b"\n")):
+            if line:
+                self._take(line, number)
+        self._read_to += len(whole)
+
+    def _take(self, line: bytes, number: int) -> None:
+        try:
+            self._fold(json.loads(line))
+        except (ValueError, KeyError, TypeError) as cause:
+            logger.warning("%s: new line %d is no act and is left out: %r", self.path, number, cause)
+
+    def _fold(self, act: Mapping[str, Any]) -> None:
+        if act["act"] == "add":
+            names = ("id", "kind", "index", "text", "author", "method", "score", "time")
+            known = {name: act[name] for name in names if name in act}
+            self._state[act["id"]] = Explanation(**known, revision=act["id"])
+            self._by_card.setdefault((act["kind"], act["index"]), []).append(act["id"])
+        elif act["act"] == "edit":
+            old = self._state[act["of"]]
+            before = {"text": old.text, "author": old.author, "time": old.time}
+            history = (*old.history, before)
+            new = replace(old, text=act["text"], author=act["author"], revision=act["id"], time=act["time"])
+            # What was measured of the old text says nothing of the new one.
+            self._state[old.id] = replace(new, history=history, score=None)
+        elif act["act"] == "vote":
+            old = self._state[act["of"]]
+            others = {who: value for who, value in old.votes.items() if who != act["author"]}
+            votes = others | ({act["author"]: act["value"]} if act["value"] else {})
+            self._state[old.id] = replace(old, votes=votes)
+        else:
+            raise ValueError(f"act {act['act']!r}")
+
+
+def _check(act: Mapping[str, Any]) -> None:
+    for name, most in MOST_CHARACTERS.items():
+        value = act.get(name, "-")
+        if not (isinstance(value, str) and value.strip() and len(value) <= most and not SURROGATE.search(value)):
+            raise CatalogError(f"explanation: {name} must be text of 1 to {most} characters, got {value!r:.60}.")
+    score = act.get("score")
+    if score is not None and not (isinstance(score, int | float) and not isinstance(score, bool)):
+        raise CatalogError(f"explanation: score must be a number, got {score!r:.60}.")

@@ -1,0 +1,232 @@
+"""A catalog as a local web page: a small ASGI application that reads cards and keeps explanations. Imports no torch.
+
+It serves a fixed set of files and what the catalog holds, nothing else: no path of a request ever becomes a path on the
+disk. Pages may run and load only what comes from here; other sites can neither read nor write, nor reach it by another
+host name.
+
+    GET  /api/about                         what the catalog is of
+    GET  /api/overview                      overview.json
+    GET  /api/columns/KIND                  columns as one safetensors file
+    GET  /api/card/KIND/INDEX               a card, compressed as it lies in its file
+    GET  /api/titles/KIND?index=1,2,3       titles by number
+    GET  /api/search/KIND?q=TEXT&limit=200  cards whose title, words or explanations hold every word of the text
+    GET  /api/explanations/KIND/INDEX       explanations of a card
+    POST /api/explanations/KIND/INDEX       {"act": "add" | "edit" | "vote", ...}; see `features/explanations.py`
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sae.errors import CatalogError
+from sae.features.catalog import Catalog, Shelf
+from sae.features.explanations import Explanations, StaleEditError
+from sae.server.files import IMAGE_NAME, page_files
+from sae.server.search import search
+
+HOSTS = ["127.0.0.1", "localhost"]
+MOST_BODY_BYTES = 64 * 1024
+MOST_TITLES = 1000
+MOST_FOUND = 2000
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(catalog: Catalog) -> ASGIApp:
+    """Return the application for one catalog."""
+    pages = Pages(catalog)
+    routes = [
+        Route("/api/about", pages.about),
+        Route("/api/overview", pages.overview),
+        Route("/api/columns/{kind}", pages.columns),
+        Route("/api/card/{kind}/{index}", pages.card),
+        Route("/api/titles/{kind}", pages.titles),
+        Route("/api/search/{kind}", pages.search),
+        Route("/api/explanations/{kind}/{index}", pages.explanations),
+        Route("/api/explanations/{kind}/{index}", pages.explain, methods=["POST"]),
+        Route("/images/{name}", pages.image),
+        Route("/{name}", pages.page),
+        Route("/", pages.page),
+    ]
+    errors: dict[Any, Callable[[Request, Any], Any]] = {
+        StaleEditError: _problem(409),
+        CatalogError: _problem(500),
+        HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),
+    }
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)]
+    return _with_headers(Starlette(routes=routes, exception_handlers=errors, middleware=middleware))
+
+
+class Pages:
+    """The answers. Those that read files are plain functions, which Starlette runs in threads; the others need none."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.said = Explanations(catalog.path)
+        self.files = page_files()
+
+    async def page(self, request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in self.files:
+            raise HTTPException(404, "no such page")
+        content, media_type = self.files[name]
+        return Response(content, media_type=media_type)
+
+    def image(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        path = self.catalog.path / "images" / name
+        if not IMAGE_NAME.fullmatch(name) or not path.is_file():
+            raise HTTPException(404, "no such image")
+        return Response(path.read_bytes(), media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    async def about(self, _: Request) -> Response:
+        return JSONResponse(asdict(self.catalog.about) | {"path": str(self.catalog.path)})
+
+    def overview(self, _: Request) -> Response:
+        return JSONResponse(self.catalog.overview)
+
+    def columns(self, request: Request) -> Response:
+        path = self._shelf(request).folder / "columns.safetensors"
+        if not path.is_file():
+            raise HTTPException(404, "no columns")
+        return Response(path.read_bytes(), media_type="application/octet-stream")
+
+    def card(self, request: Request) -> Response:
+        packed = self._shelf(request).packed(self._index(request))
+        # A card lies in its file as zlib's format, which is what HTTP calls deflate: it goes out as it is.
+        if "deflate" in request.headers.get("accept-encoding", ""):
+            return Response(packed, media_type="application/json", headers={"Content-Encoding": "deflate"})
+        return Response(zlib.decompress(packed), media_type="application/json")
+
+    def titles(self, request: Request) -> Response:
+        words = self._shelf(request).words
+        asked = request.query_params.get("index", "").split(",")[:MOST_TITLES]
+        wanted = [int(one) for one in asked if _is_index(one) and int(one) < len(words)]
+        return JSONResponse({str(index): words[index][0] for index in wanted})
+
+    def search(self, request: Request) -> Response:
+        shelf = self._shelf(request)
+        limit = request.query_params.get("limit", "200")
+        most = min(int(limit), MOST_FOUND) if _is_index(limit) else 200
+        text = request.query_params.get("q", "")
+        said = {index: "\n".join(one.text for one in found) for index, found in self.said.by_card(shelf.kind).items()}
+        found = search(text, shelf.words, said)
+        return JSONResponse({"total": len(found), "found": found[:most]})
+
+    def explanations(self, request: Request) -> Response:
+        kind, index = self._shelf(request).kind, self._index(request)
+        return JSONResponse([one.to_json() for one in self.said.of(kind, index)])
+
+    async def explain(self, request: Request) -> Response:
+        _refuse_other_sites(request)
+        kind, index = self._shelf(request).kind, self._index(request)
+        body = await _small_json(request)
+        try:
+            await run_in_threadpool(self._act, kind, index, body)
+        except StaleEditError:
+            raise
+        except CatalogError as error:
+            raise HTTPException(400, str(error)) from error
+        said = await run_in_threadpool(self.said.of, kind, index)
+        return JSONResponse([one.to_json() for one in said])
+
+    def _act(self, kind: str, index: int, body: dict[str, Any]) -> None:
+        act, author, name = body.get("act"), body.get("author", ""), str(body.get("of"))
+        if act == "add":
+            self.said.add(kind, index, body.get("text", ""), author)
+            return
+        if (self.said[name].kind, self.said[name].index) != (kind, index):
+            raise CatalogError(f"explanation {name}: is of another card than {kind} {index}.")
+        if act == "edit":
+            self.said.edit(name, body.get("text", ""), author, str(body.get("revision")))
+        elif act == "vote":
+            self.said.vote(name, author, body.get("value", 0))
+        else:
+            raise CatalogError(f"act {act!r}: must be add, edit or vote.")
+
+    def _shelf(self, request: Request) -> Shelf:
+        kind = request.path_params["kind"]
+        if kind not in self.catalog.shelves:
+            raise HTTPException(404, f"no cards of kind {kind!r:.40}")
+        return self.catalog.shelf(kind)
+
+    def _index(self, request: Request) -> int:
+        index, shelf = request.path_params["index"], self._shelf(request)
+        if not _is_index(index) or int(index) >= len(shelf):
+            raise HTTPException(404, f"no {shelf.kind} {index:.40}; there are {len(shelf)}")
+        return int(index)
+
+
+def _is_index(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,12}", text) is not None
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Let only our own page write: a page of another site sends its own origin, and no page can forge it.
+
+    Raises:
+        HTTPException: the origin is missing or another one, or the body is of a type that a form could send.
+    """
+    headers = request.headers
+    if (
+        headers.get("origin") != f"http://{headers['host']}"
+        or headers.get("sec-fetch-site", "same-origin") != "same-origin"
+    ):
+        raise HTTPException(403, "only this page may write")
+    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "must be application/json")
+
+
+async def _small_json(request: Request) -> dict[str, Any]:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BODY_BYTES:
+            raise HTTPException(413, f"at most {MOST_BODY_BYTES} bytes")
+    try:
+        data = json.loads(body)
+    except ValueError as error:
+        raise HTTPException(400, f"not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise HTTPException(400, "must be an object")
+    return data
+
+
+def _problem(status: int) -> Callable[[Request, Exception], Response]:
+    return lambda _, error: JSONResponse({"error": str(error)}, status)
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    """Put the security headers on every answer, also on errors."""
+    extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in own)]
+            await send(message)
+
+        await app(scope, receive, send_with)
+
+    return wrapped

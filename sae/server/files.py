@@ -1,0 +1,24 @@
+"""The files that make up the pages: fixed, few, and read once."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from sae.features.embed import ASSETS, CARD_MODULES
+
+PAGES = Path(__file__).parent / "pages"
+PAGE_MODULES = (
+    *("server_source.js", "file_source.js", "explaining.js", "scatter.js", "table.js"),
+    *("overview.js", "feature.js", "finding.js", "app.js"),
+)
+"""The modules of the pages, imported ones first; before them come those that draw a card."""
+IMAGE_NAME = re.compile(r"[0-9]{1,12}\.png")
+
+MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+@cache
+def page_files() -> dict[str, tuple[bytes, str]]:
+    """Return every file of the pages by name, with its media type: pages and what draws a card, side by side."""
+    paths = [*PAGES.iterdir(), *(ASSETS / name for name in (*CARD_MODULES, "card.css"))]
+    return {path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in sorted(paths)}

@@ -1,0 +1,39 @@
+"""Serve a catalog on this machine alone."""
+
+import socket
+
+import uvicorn
+
+from sae.errors import ConfigError
+from sae.features.catalog import Catalog
+from sae.server.app import create_app
+
+HOST = "127.0.0.1"
+
+
+def serve(catalog: Catalog, port: int) -> None:
+    """Serve until Ctrl-C; the address is printed once it can be opened.
+
+    Args:
+        catalog: what to show.
+        port: 0 takes any that is free.
+
+    Raises:
+        ConfigError: the port is taken, or is none.
+    """
+    with open_port(port) as listening:
+        print(f"{catalog!r}\nhttp://{HOST}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)  # noqa: T201
+        config = uvicorn.Config(create_app(catalog), log_level="warning", server_header=False)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def open_port(port: int) -> socket.socket:
+    """Return a socket on the loopback address."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except (OSError, OverflowError) as cause:
+        listening.close()
+        raise ConfigError(f"--port {port}: cannot be opened ({cause}); 0 takes any that is free.") from cause
+    return listening
