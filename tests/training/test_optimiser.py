@@ -14,7 +14,7 @@ def parameter_with_gradient(values: list[float]) -> nn.Parameter:
 
 def test_the_default_rate_falls_with_the_root_of_the_size() -> None:
     assert default_lr(2**14) == pytest.approx(4e-4)
-    assert default_lr(2**12) == pytest.approx(4e-4)
+    assert default_lr(2**12) == pytest.approx(8e-4)
 
 
 def test_one_step_equals_the_formula() -> None:

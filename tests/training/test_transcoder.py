@@ -17,6 +17,7 @@ from sae.training.config import TrainConfig
 from sae.training.interrupt import TrainingInterrupted
 from sae.training.loop import train
 from sae.training.optimiser import AdamConfig
+from sae.training.proof import TIES
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_it_learns_to_write_the_target(
         assert last["fvu"] == pytest.approx(fvu(config, seeds[0]), rel=0.15)
     saved = load_dictionary(config.out / "dictionary")
     assert (saved.d_in, saved.d_out, saved.is_transcoder) == (16, 20, True)
-    assert saved.provenance["proof"]["differing"] == 0
+    assert saved.provenance["proof"]["differing"] <= TIES
     (read,), (written,) = input_sites(saved), output_sites(saved)
     assert (read.hookpoint, written.hookpoint) == (HOOKPOINT, WIDE) and read.subject == "sparse@0"
     y = config.rows.select(seeds[0], WIDE)
