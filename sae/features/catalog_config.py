@@ -28,21 +28,40 @@ class CatalogConfig:
     """Tokens shown on either side of a firing."""
     near_vectors: int = 16_384
     """Look for near misses and most negative pre-activations on this many vectors, drawn at random."""
+    labelled_vectors: int = 32_768
+    """Measure labels, neighbours and neurons on about this many vectors, the first ones."""
+    ablation_examples: int = 0
+    """Ablate every latent on this many of its examples, drawn at random, and say what it does to the loss; each one is
+    a forward pass of the subject's tail, so it takes by far the longest."""
+    relatives: tuple[str, ...] = ()
+    """Dictionaries of other sizes on the same vectors, for parents and children."""
+    neurons: bool = True
+    """Make cards of the raw neurons too."""
+    neuron_vectors: int = 65_536
+    """Vectors that neurons' cards are made from, the first ones; neurons fire on almost all."""
+    map: bool = True
+    """Lay the latents out in the plane."""
     seed: int = 0
-    """Decides which examples are drawn."""
+    """Decides which examples are drawn, and the layout of the map."""
     chunk_vectors: int = 1024
     """Vectors to encode at a time; decides speed."""
     device: str = "cpu"
     """Where the dictionary runs."""
 
     def __post_init__(self) -> None:
-        for name in ("context", "near_vectors", "chunk_vectors"):
+        for name in ("context", "near_vectors", "chunk_vectors", "labelled_vectors", "neuron_vectors"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.ablation_examples < 0:
+            raise ConfigError(f"ablation_examples: must be at least 0, got {self.ablation_examples}.")
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the cards beside dictionary and store."""
         return {"examples": configs.encode(self.examples)} | {
-            name: getattr(self, name) for name in ("context", "near_vectors", "seed", "report")
-        }
+            name: getattr(self, name)
+            for name in (
+                *("context", "near_vectors", "labelled_vectors", "ablation_examples", "neurons", "neuron_vectors"),
+                *("map", "seed", "report"),
+            )
+        } | {"relatives": list(self.relatives)}

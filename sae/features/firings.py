@@ -126,8 +126,10 @@ class Record:
             ) from cause
 
 
-def record(dictionary: Dictionary, vectors: Vectors, folder: Path, chunk_vectors: int = 1024) -> Record:
-    """Encode all rows once and keep what fires; segments that are there already are left as they are.
+def record(
+    dictionary: Dictionary, vectors: Vectors, folder: Path, chunk_vectors: int = 1024, n_rows: int | None = None
+) -> Record:
+    """Encode all rows once, or the first ones, and keep what fires; segments that are there are left as they are.
 
     Memory is that of one segment, 65,536 rows, fewer for dictionaries whose codes are dense.
 
@@ -136,11 +138,11 @@ def record(dictionary: Dictionary, vectors: Vectors, folder: Path, chunk_vectors
     """
     if not len(vectors):
         raise CatalogError(f"{vectors!r}: no rows to look at.")
-    size = segment_rows(dictionary)
-    starts = range(0, len(vectors), size)
-    with progress("encode", total=len(vectors), unit="vectors") as bar:
+    size, n_rows = segment_rows(dictionary), min(n_rows or len(vectors), len(vectors))
+    starts = range(0, n_rows, size)
+    with progress("encode", total=n_rows, unit="vectors") as bar:
         for number, start in enumerate(starts):
-            path, stop = segment_path(folder, number), min(start + size, len(vectors))
+            path, stop = segment_path(folder, number), min(start + size, n_rows)
             if is_whole(path, dictionary.d_sae):
                 bar.skip(stop - start)
                 continue
@@ -152,7 +154,7 @@ def record(dictionary: Dictionary, vectors: Vectors, folder: Path, chunk_vectors
                 bar.advance(len(x))
             write_durably(path, tensor_pieces(by_latent(Codes.cat(parts))), CatalogError)
             _check_room(path, len(starts) - number - 1)
-    return Record(folder, len(vectors), size)
+    return Record(folder, n_rows, size)
 
 
 def segment_rows(dictionary: Dictionary) -> int:

@@ -1,0 +1,176 @@
+"""What is known of latents beside where they fire: each section of a card that needs labels, the subject or relatives."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sae.activations.store import Vectors
+from sae.dictionaries.base import Dictionary
+from sae.dictionaries.io import load_dictionary
+from sae.dictionaries.linear import Identity, IdentityConfig
+from sae.errors import EvaluationError
+from sae.evaluation.controls import random_directions
+from sae.evaluation.families import has_facets
+from sae.evaluation.gather import take_sample
+from sae.evaluation.meanings import related_labels
+from sae.evaluation.sample import Sample, Units
+from sae.features.ablation import AblationLosses
+from sae.features.catalog_config import CatalogConfig
+from sae.features.labelled import FacetResponses, Labelled, best_control_auc
+from sae.features.neighbours import Neighbours, Relative
+from sae.features.neuron_links import NeuronLinks
+from sae.features.neurons import NeuronMixtures
+from sae.features.writes import CaptionWrites, LogitWrites
+from sae.inputs.base import Inputs
+from sae.inputs.base import Labelled as LabelledInputs
+from sae.subjects.base import ImageTextSubject, Subject
+
+logger = logging.getLogger(__name__)
+
+CONCEPT, CAPTION = "concept", "caption"
+
+
+class Section(Protocol):
+    """Makes one section of cards; None for a latent that has none."""
+
+    def of(self, latents: range) -> Sequence[Any | None]: ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dictionary at work on a sample, with exact labels where its inputs have them.
+
+    Attributes:
+        dictionary: whose latents.
+        subject, inputs, vectors: what they fire on.
+        config: how much of everything to use.
+    """
+
+    dictionary: Dictionary
+    subject: Subject
+    inputs: Inputs
+    vectors: Vectors
+    config: CatalogConfig
+
+    @cached_property
+    def sample(self) -> Sample | None:
+        """The first rows with their labels; None where there are no labels, or none is frequent enough to score."""
+        if not isinstance(self.inputs, LabelledInputs):
+            return None
+        try:
+            sample = take_sample(self.vectors, self.inputs, self.config.labelled_vectors, self.config.seed)
+            return sample if sample.table.names else None
+        except EvaluationError as cause:
+            logger.warning("cards have no labels: %s", cause)
+            return None
+
+    @cached_property
+    def units(self) -> Units | None:
+        return None if self.sample is None else Units("dictionary", self.dictionary, self.sample)
+
+    @cached_property
+    def neurons(self) -> Units | None:
+        """The raw neurons on the same sample."""
+        return None if self.sample is None else Units("neurons", raw_neurons(self.dictionary.d_in), self.sample)
+
+    def latent_sections(
+        self, top: Int64[np.ndarray, "d_sae top"], drawn: Int64[np.ndarray, "d_sae n"] | None
+    ) -> dict[str, Section]:
+        """Return the sections of latents.
+
+        Args:
+            top: numbers of each latent's strongest examples, -1 where there are fewer.
+            drawn: of examples drawn at random on which it is ablated, or None for no ablation.
+        """
+        rows = None if self.units is None else self.units.row_responses
+        links = NeuronLinks(self.dictionary, rows, None if self.sample is None else self.sample.x)
+        neighbours: Any = Neighbours(self.dictionary, rows, top, self._relatives())  # type: ignore[arg-type]
+        found: dict[str, Section | None] = {
+            "writes": self._logits(drawn) or self._captions(),
+            "neurons": links,
+            "neighbours": neighbours,
+        }
+        if self.units is not None:
+            found |= {"labels": Labelled(self.units, self._controls()), "facets": self._facets(self.units)}
+        return {name: section for name, section in found.items() if section is not None}
+
+    def neuron_sections(self) -> dict[str, Section]:
+        """Return the sections of raw neurons: what they answer to, and what takes it apart."""
+        if self.units is None or self.neurons is None:
+            return {}
+        labels: Mapping[str, Section | None] = {
+            "labels": Labelled(self.neurons),
+            "facets": self._facets(self.neurons),
+        }
+        mixture: dict[str, Section] = {}
+        if not self.dictionary.is_transcoder:
+            related = related_labels(self.units.sample.table, self.inputs)
+            mixture = {"mixture": NeuronMixtures(self.units, self.neurons, related)}
+        return mixture | {name: section for name, section in labels.items() if section is not None}
+
+    def _logits(self, drawn: Int64[np.ndarray, "d_sae n"] | None) -> Section | None:
+        subject: Any = self.subject
+        if not LogitWrites.has_logits(self.dictionary, subject):
+            return None
+        losses = None if drawn is None else AblationLosses(self.dictionary, subject, self.inputs, drawn)
+        return LogitWrites(self.dictionary, subject, losses)
+
+    def _captions(self) -> Section | None:
+        embedding, inputs = self._embedding(), self.inputs
+        if self.units is None or embedding is None or not hasattr(inputs, "references"):
+            return None
+        subject: Any = self.subject
+        examples = self.units.sample.example
+        references = inputs.references(int(examples.min()), int(examples.max()) + 1)  # type: ignore[attr-defined]
+        captions = [reference[CAPTION] for reference in references if CAPTION in reference]
+        words = list(inputs.label_names.get(CONCEPT, ()))  # type: ignore[attr-defined]
+        return CaptionWrites.embedded(self.units.responses, embedding, subject, captions, words) if captions else None
+
+    def _embedding(self) -> Float[Tensor, "items d_joint"] | None:
+        """Return the sample's images in the joint space, where they were harvested."""
+        store, name = self.vectors.store, "visual.embedding"
+        if self.sample is None or not self.sample.pooled or not isinstance(self.subject, ImageTextSubject):
+            return None
+        if name not in store.hookpoints:
+            logger.info("%s: no %s, so cards have no captions; add the hookpoint to the harvest.", store, name)
+            return None
+        vectors = store.vectors(name)
+        place = torch.searchsorted(vectors.provenance(0, len(vectors)).example, self.sample.example)
+        return F.normalize(vectors.read(0, len(vectors))[place], dim=1)
+
+    def _controls(self) -> dict[str, float]:
+        """Return the best raw neuron's and random direction's area for each label."""
+        assert self.units is not None and self.neurons is not None and self.sample is not None
+        responses = self.units.row_responses
+        rates = responses.n_fired.double() / responses.n_items
+        drawn = random_directions(self.sample.x, rates, self.config.seed)
+        return best_control_auc([self.neurons, Units("random_directions", drawn, self.sample)])
+
+    def _facets(self, units: Units) -> Section | None:
+        return FacetResponses(units) if has_facets(units.sample) else None
+
+    def _relatives(self) -> list[Relative]:
+        """Relate the dictionaries of other sizes: by what fires together where there is a sample."""
+        found = []
+        for source in self.config.relatives:
+            other = load_dictionary(source).to(self.dictionary.W_dec.device).eval()
+            name = Path(source).name
+            if self.units is None:
+                found.append(Relative.by_decoder(name, self.dictionary, other))
+            else:
+                found.append(Relative.by_activation(name, self.units, Units(name, other, self.units.sample)))
+        return found
+
+
+def raw_neurons(d_in: int) -> Identity:
+    """Return the dictionary whose latents are the neurons themselves."""
+    return Identity(IdentityConfig(d_sae=d_in), d_in)
