@@ -50,7 +50,7 @@ def write_large(folder: Path) -> Path:
 
 
 def measure(page: Page, address: str) -> list[dict[str, object]]:
-    """Open a card anew, again and again, until its title is painted; then the overview, a sort and a search, once each."""
+    """Open a card anew, again and again, until its title is painted; then overview, a sort and a search, once each."""
     paints = []
     for number in range(REPEATS):
         hash = f"#/latent/{1 + number * 1013}"

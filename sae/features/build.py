@@ -11,11 +11,11 @@ drawn depends on the seed alone, so it ends with the same cards.
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -37,8 +37,9 @@ from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
 from sae.features.firings import Firings, Record, record
-from sae.features.overall import Index, write_overall
-from sae.features.sampling import strongest
+from sae.features.known import Known, Section, raw_neurons
+from sae.features.overall import Index, write_index, write_overall
+from sae.features.sampling import Entries, one_of_each, priorities, split, strongest
 from sae.features.scores import Scores
 from sae.features.show import token_decoder
 from sae.features.titles import CaptionTitles, text_title
@@ -57,20 +58,14 @@ TITLE_AUC, TITLE_PRECISION = 0.95, 0.5
 """A latent that detects a label as well as this is called by it."""
 
 
-class Section(Protocol):
-    """Makes one section of cards; None for a latent that has none."""
-
-    def of(self, latents: range) -> Sequence[Any | None]: ...
-
-
 @dataclass(frozen=True)
 class Ground:
-    """What a catalog is made from: everything that a section may ask for.
+    """What cards are made from.
 
     Attributes:
         modality: of what is shown, "text" or "image".
+        kind: of the cards, "latent" or "neuron"; a neuron's dictionary is the identity.
         record: all firings.
-        scores: of the report, if there is one.
     """
 
     dictionary: Dictionary
@@ -79,8 +74,8 @@ class Ground:
     vectors: Vectors
     config: CatalogConfig
     modality: str
+    kind: str
     record: Record
-    scores: Scores | None
 
     @cached_property
     def origins(self) -> Origins:
@@ -93,21 +88,26 @@ class Ground:
     @cached_property
     def top_examples(self) -> Int64[np.ndarray, "d_sae top"]:
         """Numbers of the strongest examples of every latent, -1 where there are fewer; read when asked for."""
+        return self._examples(lambda firings, example: strongest(firings, example, self.config.examples.top))
+
+    def drawn_examples(self, n: int) -> Int64[np.ndarray, "d_sae n"]:
+        """Draw n examples of every latent at random among its firings; -1 where there are fewer."""
+
+        def draw(firings: Firings, example: Int64[np.ndarray, " nnz"]) -> Entries:
+            whole = np.stack([firings.offsets[:-1], firings.offsets[1:]], axis=1)
+            return one_of_each(split(whole, n), priorities(firings.places, self.config.seed))
+
+        return self._examples(draw)
+
+    def _examples(self, choose: Callable[[Firings, Int64[np.ndarray, " nnz"]], Entries]) -> Entries:
+        """Return the examples of the firings that are chosen, range after range of latents."""
         found = []
         for latents in self.record.ranges(range(self.dictionary.d_sae)):
             firings = self.record.of(latents)
             example = self.origins.example[firings.rows]
-            entries = strongest(firings, example, self.config.examples.top)
+            entries = choose(firings, example)
             found.append(np.where(entries >= 0, example[entries], -1) if len(example) else entries)
         return np.concatenate(found)
-
-
-def sections(ground: Ground) -> dict[str, Section]:
-    """Return what makes each section of a latent's card, beside statistics and examples; one line each."""
-    found: dict[str, Section | None] = {
-        "scores": ground.scores,
-    }
-    return {name: section for name, section in found.items() if section is not None}
 
 
 def build(
@@ -129,15 +129,40 @@ def build(
     scores = Scores.find(config.report, dictionary, config.dictionary)
     about.save(config.out)
     dictionary = dictionary.to(config.device).eval()
-    kept = record(dictionary, vectors, config.out / FIRINGS, config.chunk_vectors)
-    ground = Ground(dictionary, subject, inputs, vectors, config, about.modality, kept, scores)
-    index = Index()
-    for card in Maker(ground, sections(ground)).fill(Shelf(config.out, "latent", dictionary.d_sae)):
-        index.add(card)
-    write_overall(config.out, about, index, scores)
+    known = Known(dictionary, subject, inputs, vectors, config)
+    index = _latents(known, about, scores)
+    if config.neurons:
+        _neurons(known, about)
+    drawn = index.draw_map(dictionary.W_dec, config.seed) if config.map else None
+    write_overall(config.out, about, index, scores, drawn)
     replace(about, complete=True).save(config.out)
     shutil.rmtree(config.out / FIRINGS)
     return Catalog.open(config.out)
+
+
+def _latents(known: Known, about: About, scores: Scores | None) -> Index:
+    """Make the cards of all latents."""
+    config, dictionary, n = known.config, known.dictionary, known.config.ablation_examples
+    kept = record(dictionary, known.vectors, config.out / FIRINGS / "latents", config.chunk_vectors)
+    ground = Ground(dictionary, known.subject, known.inputs, known.vectors, config, about.modality, "latent", kept)
+    made = known.latent_sections(ground.top_examples, ground.drawn_examples(n) if n else None)
+    return _filled(ground, made | ({"scores": scores} if scores else {}))
+
+
+def _neurons(known: Known, about: About) -> None:
+    """Make the cards of the raw neurons, with columns and words of their own."""
+    config, neurons = known.config, raw_neurons(known.dictionary.d_in).to(known.config.device)
+    folder, n_rows = config.out / FIRINGS / "neurons", config.neuron_vectors
+    kept = record(neurons, known.vectors, folder, config.chunk_vectors, n_rows)
+    ground = Ground(neurons, known.subject, known.inputs, known.vectors, config, about.modality, "neuron", kept)
+    write_index(config.out / "neurons", _filled(ground, known.neuron_sections()))
+
+
+def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
+    index = Index()
+    for card in Maker(ground, made).fill(Shelf(ground.config.out, ground.kind, ground.dictionary.d_sae)):
+        index.add(card)
+    return index
 
 
 def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) -> About:
@@ -152,7 +177,7 @@ def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) ->
         modality="image" if vectors.hookpoint.name.startswith("visual.") else "text",
         n_vectors=len(vectors),
         n_examples=len(vectors.store.inputs),
-        counts={"latents": dictionary.d_sae},
+        counts={"latents": dictionary.d_sae} | ({"neurons": dictionary.d_in} if config.neurons else {}),
         settings=config.settings,
     )
 
@@ -209,7 +234,7 @@ class Maker:
         cards = []
         for i, latent in enumerate(latents):
             own = {name: section[i] for name, section in found.items() if section[i] is not None}
-            cards.append(Card("latent", latent, self._titled(latent, own), own))
+            cards.append(Card(self.ground.kind, latent, self._titled(latent, own), own))
         return cards
 
     def _evidence(self, latents: range) -> dict[str, Sequence[Any | None]]:
@@ -230,7 +255,7 @@ class Maker:
         if label and label["auc"] >= TITLE_AUC and label.get("average_precision", 0) >= TITLE_PRECISION:
             return label["label"]
         top = own.get("examples", {}).get("top", [])
-        return (self._title(top) or f"latent {latent}") if top else "never fires"
+        return (self._title(top) or f"{self.ground.kind} {latent}") if top else "never fires"
 
 
 def shown_by(ground: Ground) -> tuple[Contexts, Any]:

@@ -58,10 +58,14 @@ class CatalogConfig:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the cards beside dictionary and store."""
-        return {"examples": configs.encode(self.examples)} | {
-            name: getattr(self, name)
-            for name in (
-                *("context", "near_vectors", "labelled_vectors", "ablation_examples", "neurons", "neuron_vectors"),
-                *("map", "seed", "report"),
-            )
-        } | {"relatives": list(self.relatives)}
+        return (
+            {"examples": configs.encode(self.examples)}
+            | {
+                name: getattr(self, name)
+                for name in (
+                    *("context", "near_vectors", "labelled_vectors", "ablation_examples", "neurons", "neuron_vectors"),
+                    *("map", "seed", "report"),
+                )
+            }
+            | {"relatives": list(self.relatives)}
+        )

@@ -1,4 +1,4 @@
-"""What is known of latents beside where they fire: each section of a card that needs labels, the subject or relatives."""
+"""What is known of latents beside where they fire: sections of a card that need labels, the subject or relatives."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ CONCEPT, CAPTION = "concept", "caption"
 class Section(Protocol):
     """Makes one section of cards; None for a latent that has none."""
 
-    def of(self, latents: range) -> Sequence[Any | None]: ...
+    def of(self, latents: range, /) -> Sequence[Any | None]: ...
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """What a catalog says of all its cards together: columns, words to search, and its first page."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from sae.features.cards import Card
 from sae.features.catalog import About, write_columns, write_json
+from sae.features.map import Map, draw_map
 from sae.features.scores import Scores, facts
 from sae.features.titles import searched
 
@@ -35,13 +38,22 @@ class Index:
         found = dict(zip((*STATISTICS, "label_auc"), table.T, strict=True))
         return {name: column for name, column in found.items() if not np.isnan(column).all()}
 
+    def draw_map(self, W_dec: Float[Tensor, "d_sae d_out"], seed: int) -> Map:
+        """Lay out the latents that fire."""
+        return draw_map(W_dec, [title for title, _ in self.words], self.columns()["rate"] > 0, seed)
 
-def write_overall(folder: Path, about: About, index: Index, scores: Scores | None) -> None:
-    """Write columns, words and overview."""
-    columns = index.columns()
-    write_columns(folder / "latents", columns | (scores.columns() if scores else {}))
-    write_json(folder / "latents" / "words.json", index.words)
-    write_json(folder / "overview.json", overview(about, columns["rate"], scores))
+
+def write_index(folder: Path, index: Index, more: Mapping[str, Float[np.ndarray, " cards"]] | None = None) -> None:
+    """Write the columns and words of the cards of a kind."""
+    write_columns(folder, index.columns() | dict(more or {}))
+    write_json(folder / "words.json", index.words)
+
+
+def write_overall(folder: Path, about: About, index: Index, scores: Scores | None, drawn: Map | None) -> None:
+    """Write columns and words of the latents, and the overview."""
+    write_index(folder / "latents", index, (scores.columns() if scores else {}) | (drawn.columns if drawn else {}))
+    clusters = {"clusters": drawn.clusters} if drawn else {}
+    write_json(folder / "overview.json", overview(about, index.columns()["rate"], scores) | clusters)
 
 
 def overview(about: About, rates: Float[np.ndarray, " d_sae"], scores: Scores | None) -> dict[str, Any]:
