@@ -41,7 +41,7 @@ def run(*words: object) -> None:
 
 
 def job(name: str) -> Report:
-    """Harvest twice, train, evaluate."""
+    """Harvest twice, train, evaluate, make the catalog."""
     size, out = SIZES[name], OUT / name
     few = "--inputs.n-examples"
     run("harvest", f"configs/harvest-{name}.yaml", "--out", out / "store", few, size["store"])
@@ -59,6 +59,8 @@ def job(name: str) -> Report:
         "None",
     )
     run("evaluate", f"configs/evaluate-{name}.yaml", *folders, *counts)
+    folders = ("--report", out / "run", "--out", out / "catalog")
+    run("catalog", out / "run" / "dictionary", out / "store-score", *folders)
     return Report.load(out / "run" / "report.json")
 
 
@@ -114,7 +116,10 @@ def main() -> None:
     figures.append(Figure("quickstart", time.monotonic() - started, "seconds", "lower", 360))
     bench.publish(figures, OUT / "figures.json")
     print(f"\nfigures     {OUT / 'figures.json'}")
-    print("Next: docs/analysis.md, or  sae show builtin:stdlib-1l/blocks.0.mlp.hook_post 1981")
+    print("\nEvery latent and every neuron has a page. To look at them in a browser:")
+    for name in reports:
+        print(f"    sae serve {OUT / name / 'catalog'}")
+    print("Next: docs/analysis.md")
 
 
 if __name__ == "__main__":

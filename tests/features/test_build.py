@@ -44,7 +44,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def made(stores: dict[str, Any], tmp_path: Path) -> Made:
     def make(hookpoint: str = TEXT, name: str = "catalog", **changes: Any) -> Catalog:
         store, subject, inputs = stores["language" if hookpoint == TEXT else "clip"]
-        given: dict[str, Any] = {"dictionary": "tiny", "store": store.path, "out": tmp_path / name, "examples": FEW}
+        given: dict[str, Any] = {
+            "dictionary": "tiny",
+            "store": store.path,
+            "out": tmp_path / name,
+            "examples": FEW,
+            "map": False,
+        }
         settings = CatalogConfig(**(given | {"near_vectors": 30, "context": 3} | changes))
         return build(tiny_dictionary(store, hookpoint), store, settings, subject, inputs)
 
@@ -76,10 +82,30 @@ def test_cards_show_tokens_and_values_as_they_are(made: Made, stores: dict[str, 
                 assert value is None if row is None else value == pytest.approx(codes[row, card.index], rel=1e-3)
     dead = int((codes.max(0) <= 0).sum())
     assert dead >= 1 and catalog[19].title == "never fires"
-    assert set(catalog[19].sections) == {"statistics", "examples"}
+    assert set(catalog[19].sections) == {"statistics", "examples", "neurons", "neighbours"}
     assert set(catalog[19]["examples"]) == {"near", "negative"}
     assert catalog.latents.column("rate")[19] == 0
     assert catalog.overview["log_rates"]["counts"] and ["never fire", str(dead)] in catalog.overview["facts"]
+
+
+def test_neurons_have_cards_of_the_first_vectors(made: Made, stores: dict[str, Any]) -> None:
+    catalog = made(neuron_vectors=60)
+    vectors = stores["language"][0].vectors(TEXT, TRAINING_KINDS)
+    x = vectors.read(0, 60)
+    assert len(catalog.neurons) == x.shape[1] and len(catalog.neurons.words) == x.shape[1]
+    for number in range(x.shape[1]):
+        statistics = catalog.neuron(number)["statistics"]
+        assert statistics["n_vectors"] == 60 and statistics["n_fired"] == (x[:, number] > 0).sum()
+        assert statistics["max"] == pytest.approx(float(x[:, number].amax()), rel=1e-3)
+    assert len(made(name="without", neurons=False).neurons) == 0
+
+
+def test_the_map_places_latents_that_fire(made: Made) -> None:
+    catalog = made(map=True)
+    rate, x, cluster = (catalog.latents.column(name) for name in ("rate", "map_x", "cluster"))
+    assert (np.isfinite(x) == (rate > 0)).all() and ((cluster >= 0) == (rate > 0)).all()
+    assert sum(cluster["n"] for cluster in catalog.overview["clusters"]) == (rate > 0).sum()
+    assert "map_x" not in made(name="without").latents.columns
 
 
 def test_examples_are_grouped_with_their_ends(made: Made) -> None:
