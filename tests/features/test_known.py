@@ -1,4 +1,4 @@
-"""A catalog of the built-in language model: every section is there, and says what the built-in dictionary is known for."""
+"""A catalog of the built-in language model: every section is there, and says what its dictionary is known for."""
 
 from pathlib import Path
 
