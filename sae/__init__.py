@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ActivationStore": "sae.activations.store",
+    "Catalog": "sae.features.catalog",
+    "CatalogConfig": "sae.features.catalog_config",
     "Codes": "sae.dictionaries.codes",
     "Dictionary": "sae.dictionaries.base",
     "EvaluateConfig": "sae.evaluation.config",
@@ -18,6 +20,7 @@ _HOMES = {
     "SaeError": "sae.errors",
     "TrainConfig": "sae.training.config",
     "ablate": "sae.subjects.splice",
+    "build_catalog": "sae.features.build",
     "builtin_inputs": "sae.inputs.source",
     "evaluate": "sae.evaluation.evaluate",
     "export_dictionary": "sae.dictionaries.io",
@@ -32,7 +35,7 @@ _HOMES = {
     "top_examples": "sae.features.examples",
     "train": "sae.training.loop",
 }
-_RENAMED = {"load_config": "load", "load_subject": "load"}
+_RENAMED = {"build_catalog": "build", "load_config": "load", "load_subject": "load"}
 
 __all__ = sorted(_HOMES)
 
