@@ -32,5 +32,10 @@ def test_core_imports_without_optional_packages() -> None:
     assert loaded_after(f"{blocked}; {imports}", ()) == "[]"
 
 
+def test_pages_and_explanations_need_no_torch() -> None:
+    pages = "sae.server.app, sae.server.export, sae.server.run, sae.features.explanations"
+    assert loaded_after(f"import {pages}", ("torch",)) == "[]"
+
+
 def test_the_check_can_fail() -> None:
     assert loaded_after("import torch", HEAVY) == "['torch']"
