@@ -22,6 +22,7 @@ def serve(catalog: Catalog, port: int) -> None:
         ConfigError: the port is taken, or is none.
     """
     with open_port(port) as listening:
+        listening.listen()  # whoever opens the address before the server runs waits for it
         print(f"{catalog!r}\nhttp://{HOST}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)  # noqa: T201
         config = uvicorn.Config(create_app(catalog), log_level="warning", server_header=False)
         uvicorn.Server(config).run(sockets=[listening])
