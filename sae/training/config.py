@@ -19,6 +19,7 @@ from sae.training.schedules import ScheduleConfig
 
 DEAD_AFTER_VECTORS = 10_000_000
 DEAD_AFTER_FRACTION = 0.01
+DEAD_AFTER_AT_LEAST, SHORT_FRACTION = 20_000, 0.05
 CALIBRATION_VECTORS = 65_536
 CALIBRATION_FRACTION = 0.05
 KindName = Literal["token", "bos", "special", "class", "patch", "eot", "pooled"]
@@ -134,7 +135,8 @@ class TrainConfig:
     """How the learning rate moves over the run."""
 
     dead_after_vectors: int | None = None
-    """A latent that has not fired for this many vectors is dead; by default the smaller of 10 M and 1 % of the run."""
+    """A latent that has not fired for this many vectors is dead; by default the smaller of 10 M and 1 % of the
+    run, but at least 20,000, or 5 % of a run so short that this is less."""
 
     seed: int = 0
     """Decides the initial parameters and the order of the vectors."""
@@ -204,7 +206,8 @@ class TrainConfig:
         n_available -= calibration_vectors
         n_vectors = self.n_vectors if self.n_vectors is not None else round((self.n_epochs or 0) * n_available)
         n_vectors = max(n_vectors, 1)
-        dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), 1))
+        at_least = min(DEAD_AFTER_AT_LEAST, round(SHORT_FRACTION * n_vectors))
+        dead_after = min(DEAD_AFTER_VECTORS, max(round(DEAD_AFTER_FRACTION * n_vectors), at_least, 1))
         lr = self.optimiser.lr or default_lr(self.dictionary.d_sae)
         return dataclasses.replace(
             self,

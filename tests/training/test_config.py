@@ -44,7 +44,7 @@ class TestResolve:
         resolved = config.resolve(n_available=1000)
         assert (resolved.n_vectors, resolved.n_epochs) == (1500, None)
         assert resolved.n_steps == 12
-        assert resolved.dead_after_vectors == 15
+        assert resolved.dead_after_vectors == 75
         assert resolved.optimiser.lr == pytest.approx(4e-4 * (2**14 / 48) ** 0.5)
 
     def test_long_runs_call_a_latent_dead_after_ten_million(self, config: TrainConfig) -> None:
