@@ -283,7 +283,7 @@ def near_misses(ground: Ground) -> NearMisses | None:
     if dictionary.W_enc_rows.shape[1] != dictionary.d_in:
         logger.warning("%r: latents read part of a vector, so near misses are left out.", dictionary)
         return None
-    return NearMisses(dictionary, ground.vectors, config.near_vectors, config.seed)
+    return NearMisses(dictionary, ground.vectors, ground.record.n_rows, config.near_vectors, config.seed)
 
 
 def written(shelf: Shelf, latents: range) -> list[Card] | None:

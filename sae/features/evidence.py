@@ -198,14 +198,15 @@ class NearMisses:
 
     Args:
         dictionary: whose latents.
-        vectors: the rows that were counted.
+        vectors: the rows.
+        n_rows: how many of them were counted, from the first; on the others nobody knows what fires.
         n_vectors: how many to look at; drawn at random, one of each of as many equal stretches.
         seed: of the draw.
     """
 
-    def __init__(self, dictionary: Dictionary, vectors: Vectors, n_vectors: int, seed: int = 0) -> None:
-        bounds = split(np.array([[0, len(vectors)]], dtype=np.int64), min(n_vectors, len(vectors)))
-        self.rows = one_of_each(bounds, priorities(np.arange(len(vectors)), seed))[0]
+    def __init__(self, dictionary: Dictionary, vectors: Vectors, n_rows: int, n_vectors: int, seed: int = 0) -> None:
+        bounds = split(np.array([[0, n_rows]], dtype=np.int64), min(n_vectors, n_rows))
+        self.rows = one_of_each(bounds, priorities(np.arange(n_rows), seed))[0]
         read = [vectors[row : row + 1] for row in self.rows.tolist()]
         self.x = torch.cat(read)
         self.dictionary = dictionary

@@ -97,6 +97,8 @@ def test_neurons_have_cards_of_the_first_vectors(made: Made, stores: dict[str, A
         statistics = catalog.neuron(number)["statistics"]
         assert statistics["n_vectors"] == 60 and statistics["n_fired"] == (x[:, number] > 0).sum()
         assert statistics["max"] == pytest.approx(float(x[:, number].amax()), rel=1e-3)
+        near = catalog.neuron(number)["examples"].get("near", [])
+        assert all(ref["value"] <= 0 for ref in near), "a neuron that is above zero fires"
     assert len(made(name="without", neurons=False).neurons) == 0
 
 

@@ -207,7 +207,7 @@ def test_fewer_images_are_needed_when_latents_share_a_draw() -> None:
 def test_near_misses_are_the_highest_where_silent_and_the_lowest(
     kept: Record, dictionary: Dictionary, vectors: StoredVectors, dense: np.ndarray
 ) -> None:
-    near = NearMisses(dictionary, vectors, 60, seed=3)  # type: ignore[arg-type]
+    near = NearMisses(dictionary, vectors, len(vectors), 60, seed=3)  # type: ignore[arg-type]
     shown = near.of(read(kept), FEW.near)
     with torch.no_grad():
         pre = ((vectors.x - dictionary.centre) @ dictionary.W_enc + dictionary.b_enc).numpy()
