@@ -39,7 +39,6 @@ def harvest(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Learn a dictionary from a store: sae train CONFIG.yaml [--resume] [--setting value ...]."""
-    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.training.config import TrainConfig
     from sae.training.loop import train as run
@@ -48,8 +47,7 @@ def train(arguments: list[str]) -> None:
     settings = _configured(TrainConfig, arguments, "sae train")
     stores, opened = [ActivationStore(path) for path in settings.stores], {}
     if settings.end_to_end is not None:
-        harvested = config.load(HarvestConfig, settings.stores[0] / "config.yaml")
-        opened = dict(zip(("subject", "inputs"), open_harvested(harvested, settings.device), strict=True))
+        opened = dict(zip(("subject", "inputs"), open_store(settings.stores[0], settings.device), strict=True))
     dictionary = run(stores, settings, resume=resume, **opened)
     print(dictionary)
     print(f"saved in {settings.out / 'dictionary'}")
@@ -57,7 +55,6 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a dictionary on a store it was not trained on: sae evaluate CONFIG.yaml [--setting value ...]."""
-    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.config import EvaluateConfig
@@ -65,7 +62,7 @@ def evaluate(arguments: list[str]) -> None:
 
     settings = _configured(EvaluateConfig, arguments, "sae evaluate")
     dictionary, stores = load_dictionary(settings.dictionary), [ActivationStore(path) for path in settings.stores]
-    subject, inputs = open_harvested(config.load(HarvestConfig, settings.stores[0] / "config.yaml"), settings.device)
+    subject, inputs = open_store(settings.stores[0], settings.device)
     evaluation = run(dictionary, stores, settings, subject, inputs)
     evaluation.save(settings.out)
     report = evaluation.report
@@ -91,7 +88,6 @@ def compare(arguments: list[str]) -> None:
 
 def relate(arguments: list[str]) -> None:
     """Match the latents of several dictionaries: sae relate DICTIONARY DICTIONARY ... --store STORE --out FOLDER."""
-    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.relate import RelateConfig
@@ -101,7 +97,7 @@ def relate(arguments: list[str]) -> None:
     names = ["--dictionaries", *arguments[:n_names]] if n_names else []
     settings = _configured(RelateConfig, [*names, *arguments[n_names:]], "sae relate")
     stores = [ActivationStore(path) for path in (settings.store, settings.other_store) if path is not None]
-    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))
+    subject, inputs = open_store(settings.store)
     tokenizer = getattr(subject, "tokenizer", None)
     decode = str if tokenizer is None else lambda token: tokenizer.decode([token])
     relation = run([load_dictionary(name) for name in settings.dictionaries], stores, settings, inputs, decode)
@@ -111,7 +107,6 @@ def relate(arguments: list[str]) -> None:
 
 def catalog(arguments: list[str]) -> None:
     """Make a card of every latent: sae catalog DICTIONARY STORE --out CATALOG [--report REPORT]."""
-    from sae.activations.harvest_config import HarvestConfig
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.features.build import build
@@ -122,7 +117,7 @@ def catalog(arguments: list[str]) -> None:
         arguments = ["--dictionary", positional[0], "--store", positional[1], *arguments]
     settings = _configured(CatalogConfig, arguments, "sae catalog")
     dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
-    subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"), settings.device)
+    subject, inputs = open_store(settings.store, settings.device)
     print(build(dictionary, store, settings, subject, inputs))
     print(f"saved in {settings.out}")
 
@@ -131,7 +126,6 @@ def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
     from rich.console import Console
 
-    from sae.activations.harvest_config import HarvestConfig
     from sae.dictionaries.io import load_dictionary
     from sae.dictionaries.sites import hookpoints_read
     from sae.features.show import ShowConfig
@@ -150,7 +144,7 @@ def show(arguments: list[str]) -> None:
             raise ConfigError(f"{settings.dictionary}: its file does not say which subject it reads; give --store.")
         subject, inputs = _open(subject_id, builtin_inputs(subject_id))
     else:
-        subject, inputs = open_harvested(config.load(HarvestConfig, settings.store / "config.yaml"))
+        subject, inputs = open_store(settings.store)
     run(settings, dictionary, subject, inputs, Console())
 
 
@@ -349,6 +343,13 @@ def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any
 def open_harvested(harvested: Any, device: str = "cpu") -> tuple[Any, Any]:
     """Load the subject and open the inputs of a harvest again."""
     return _open(harvested.subject, harvested.inputs, device)
+
+
+def open_store(store: Path, device: str = "cpu") -> tuple[Any, Any]:
+    """Load the subject that a store was made from, and open its inputs again."""
+    from sae.activations.harvest_config import HarvestConfig
+
+    return open_harvested(config.load(HarvestConfig, store / "config.yaml"), device)
 
 
 def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:
