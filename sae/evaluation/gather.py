@@ -1,5 +1,6 @@
 """Gathering what is scored: one pass over a store for reconstruction, and the sample for everything with labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from sae.evaluation.splicing import trained_rows
 from sae.inputs.base import Inputs, Labelled
 from sae.log import progress
 from sae.subjects.base import Subject
+
+logger = logging.getLogger(__name__)
 
 RECONSTRUCTION_METRICS: Sequence[type[Metric]] = (
     reconstruction.Fvu,
@@ -131,6 +134,20 @@ def take_sample(vectors: Vectors, inputs: Labelled, n_vectors: int, seed: int) -
         label_names=inputs.label_names,
         match=halves(distinct if pooled else rows.example, seed),
     )
+
+
+def stored_for(vectors: Vectors, sample: Sample, name: str) -> Float[Tensor, "items width"] | None:
+    """Read another hookpoint's vector of every item of a sample, such as its place in the joint space.
+
+    None where the store was harvested without it.
+    """
+    store = vectors.store
+    if name not in store.hookpoints:
+        logger.info("%s: no %s, so what needs it is left out; add the hookpoint to the harvest.", store, name)
+        return None
+    found = store.vectors(name)
+    place = torch.searchsorted(found.provenance(0, len(found)).example, sample.example)
+    return found.read(0, len(found))[place]
 
 
 def labels_of_rows(inputs: Labelled, rows: Provenance) -> dict[str, Shaped[np.ndarray, " rows"]]:

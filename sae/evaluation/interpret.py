@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from sae.activations.store import Vectors
@@ -23,7 +21,7 @@ from sae.evaluation.config import EvaluateConfig
 from sae.evaluation.controls import DESCRIPTIONS, Control, controls_for
 from sae.evaluation.dissection import Masks
 from sae.evaluation.families import Ground, details, has_facets, measure, tables
-from sae.evaluation.gather import Rebuilt, rebuild_rows, take_sample, vectors_of
+from sae.evaluation.gather import Rebuilt, rebuild_rows, stored_for, take_sample, vectors_of
 from sae.evaluation.joint_space import modality_scores
 from sae.evaluation.labels import best_labels
 from sae.evaluation.meanings import related_labels
@@ -205,19 +203,9 @@ class Interpreter:
             seed=self.config.seed,
         )
 
-    def _joint(self, name: str) -> Float[Tensor, "items d_joint"] | None:
-        """Read the sample's vectors of the joint space from the store, where they were harvested."""
-        store = self.vectors.store
-        if name not in store.hookpoints:
-            logger.info("%s: no %s, so what needs it is left out; add the hookpoint to the harvest.", store, name)
-            return None
-        vectors = store.vectors(name)
-        place = torch.searchsorted(vectors.provenance(0, len(vectors)).example, self.sample.example)
-        return vectors.read(0, len(vectors))[place]
-
     def _embeddings(self) -> tuple[Tensor, Tensor] | None:
         """Return the embeddings of the sample's images and of the classes' prompts."""
-        images = self._joint("visual.embedding")
+        images = stored_for(self.vectors, self.sample, "visual.embedding")
         if images is None or not isinstance(self.subject, ImageTextSubject) or self.inputs.classes is None:
             return None
         texts = self.subject.zero_shot_classifier(self.inputs.classes.prompts)
@@ -225,7 +213,9 @@ class Interpreter:
 
     def _modalities(self, units: Units) -> list[Measured]:
         """Compare images with their captions for a dictionary of the joint space."""
-        texts = self._joint("text.embedding") if self.hookpoint == "visual.embedding" else None
+        texts = (
+            stored_for(self.vectors, self.sample, "text.embedding") if self.hookpoint == "visual.embedding" else None
+        )
         if texts is None:
             return []
         return modality_scores(units, Units("texts", self.dictionary, self.sample.with_vectors(texts)))

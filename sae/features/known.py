@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -20,7 +19,7 @@ from sae.dictionaries.linear import Identity, IdentityConfig
 from sae.errors import EvaluationError
 from sae.evaluation.controls import random_directions
 from sae.evaluation.families import has_facets
-from sae.evaluation.gather import take_sample
+from sae.evaluation.gather import stored_for, take_sample
 from sae.evaluation.meanings import related_labels
 from sae.evaluation.sample import Sample, Units
 from sae.features.ablation import AblationLosses
@@ -137,15 +136,10 @@ class Known:
 
     def _embedding(self) -> Float[Tensor, "items d_joint"] | None:
         """Return the sample's images in the joint space, where they were harvested."""
-        store, name = self.vectors.store, "visual.embedding"
         if self.sample is None or not self.sample.pooled or not isinstance(self.subject, ImageTextSubject):
             return None
-        if name not in store.hookpoints:
-            logger.info("%s: no %s, so cards have no captions; add the hookpoint to the harvest.", store, name)
-            return None
-        vectors = store.vectors(name)
-        place = torch.searchsorted(vectors.provenance(0, len(vectors)).example, self.sample.example)
-        return F.normalize(vectors.read(0, len(vectors))[place], dim=1)
+        images = stored_for(self.vectors, self.sample, "visual.embedding")
+        return None if images is None else F.normalize(images, dim=1)
 
     def _controls(self) -> dict[str, float]:
         """Return the best raw neuron's and random direction's area for each label."""
