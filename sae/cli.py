@@ -234,18 +234,40 @@ def hookpoints(arguments: list[str]) -> None:
 
 
 def serve(arguments: list[str]) -> None:
-    """Show a catalog on a page of this machine: sae serve CATALOG [--port N]."""
+    """Show a catalog on a page of this machine: sae serve CATALOG [--port N] [--live STORE [--with DICTIONARY ...]].
+
+    With the store that it was made from, the subject is loaded too, and the page answers questions about sentences,
+    phrases and pictures; --with names dictionaries at its other hookpoints for circuits, as often as there are any.
+    """
     from sae.features.catalog import Catalog
 
-    port = take_option(arguments, "--port") or "8173"
+    port, store = take_option(arguments, "--port") or "8173", take_option(arguments, "--live")
+    others = []
+    while "--with" in arguments:
+        others.append(take_option(arguments, "--with"))
     (path,) = take_positional(arguments, ("CATALOG",), "sae serve")
     if not port.isdecimal():
         raise ConfigError(f"--port {port}: must be a number.")
+    if others and store is None:
+        raise ConfigError("--with: needs --live STORE, which loads the subject.")
     if not all(map(find_spec, ("starlette", "uvicorn"))):
         raise ConfigError("needs the packages starlette and uvicorn: pip install 'sae-dictionaries[serve]'.")
     from sae.server.run import serve as run
 
-    run(Catalog.open(path), int(port))
+    catalog = Catalog.open(path)
+    run(catalog, int(port), {} if store is None else open_live(catalog, Path(store), others))
+
+
+def open_live(catalog: Any, store: Path, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Load what a catalog was made from, and return what answers questions about it."""
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+    from sae.features.live import Loaded, asks_of
+
+    dictionary = load_dictionary(catalog.about.dictionary["source"])
+    subject, inputs = open_store(store)
+    beside = {name: load_dictionary(name) for name in others}
+    return asks_of(Loaded.of(catalog, dictionary, ActivationStore(store), subject, inputs, beside))
 
 
 def export(arguments: list[str]) -> None:

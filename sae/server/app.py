@@ -12,12 +12,12 @@ host name.
     GET  /api/search/KIND?q=TEXT&limit=200  cards whose title, words or explanations hold every word of the text
     GET  /api/explanations/KIND/INDEX       explanations of a card
     POST /api/explanations/KIND/INDEX       {"act": "add" | "edit" | "vote", ...}; see `features/explanations.py`
+    GET, POST /api/live/...                 questions to the loaded subject; see `live.py`
 """
 
-import json
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +35,8 @@ from sae.errors import CatalogError
 from sae.features.catalog import Catalog, Shelf
 from sae.features.explanations import Explanations, StaleEditError
 from sae.server.files import IMAGE_NAME, page_files
+from sae.server.live import Ask, LiveAnswers
+from sae.server.requests import refuse_other_sites, small_json
 from sae.server.search import search
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -52,9 +54,14 @@ HEADERS = {
 }
 
 
-def create_app(catalog: Catalog) -> ASGIApp:
-    """Return the application for one catalog."""
-    pages = Pages(catalog)
+def create_app(catalog: Catalog, asks: Mapping[str, Ask] | None = None) -> ASGIApp:
+    """Return the application for one catalog.
+
+    Args:
+        catalog: what to show.
+        asks: what answers questions to the loaded subject, by name; none without one.
+    """
+    pages, live = Pages(catalog), LiveAnswers(asks or {})
     routes = [
         Route("/api/about", pages.about),
         Route("/api/overview", pages.overview),
@@ -64,6 +71,8 @@ def create_app(catalog: Catalog) -> ASGIApp:
         Route("/api/search/{kind}", pages.search),
         Route("/api/explanations/{kind}/{index}", pages.explanations),
         Route("/api/explanations/{kind}/{index}", pages.explain, methods=["POST"]),
+        Route("/api/live", live.about),
+        Route("/api/live/{name}", live.answer, methods=["POST"]),
         Route("/images/{name}", pages.image),
         Route("/{name}", pages.page),
         Route("/", pages.page),
@@ -138,9 +147,9 @@ class Pages:
         return JSONResponse([one.to_json() for one in self.said.of(kind, index)])
 
     async def explain(self, request: Request) -> Response:
-        _refuse_other_sites(request)
+        refuse_other_sites(request)
         kind, index = self._shelf(request).kind, self._index(request)
-        body = await _small_json(request)
+        body = await small_json(request, MOST_BODY_BYTES)
         try:
             await run_in_threadpool(self._act, kind, index, body)
         except StaleEditError:
@@ -179,37 +188,6 @@ class Pages:
 
 def _is_index(text: str) -> bool:
     return re.fullmatch(r"[0-9]{1,12}", text) is not None
-
-
-def _refuse_other_sites(request: Request) -> None:
-    """Let only our own page write: a page of another site sends its own origin, and no page can forge it.
-
-    Raises:
-        HTTPException: the origin is missing or another one, or the body is of a type that a form could send.
-    """
-    headers = request.headers
-    if (
-        headers.get("origin") != f"http://{headers['host']}"
-        or headers.get("sec-fetch-site", "same-origin") != "same-origin"
-    ):
-        raise HTTPException(403, "only this page may write")
-    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise HTTPException(415, "must be application/json")
-
-
-async def _small_json(request: Request) -> dict[str, Any]:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BODY_BYTES:
-            raise HTTPException(413, f"at most {MOST_BODY_BYTES} bytes")
-    try:
-        data = json.loads(body)
-    except ValueError as error:
-        raise HTTPException(400, f"not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise HTTPException(400, "must be an object")
-    return data
 
 
 def _problem(status: int) -> Callable[[Request, Exception], Response]:

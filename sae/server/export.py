@@ -21,10 +21,9 @@ from typing import Any
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import Catalog, Shelf
-from sae.features.embed import CARD_MODULES, classic_script, read_modules
 from sae.features.explanations import Explanation, Explanations
 from sae.log import track
-from sae.server.files import IMAGE_NAME, PAGE_MODULES, PAGES, page_files
+from sae.server.files import IMAGE_NAME, page_files
 
 CARDS_PER_CHUNK = 4
 CHUNKS_PER_FOLDER = 1000
@@ -60,23 +59,17 @@ def export(catalog: Catalog, out: Path) -> None:
 
 
 def static_index() -> str:
-    """Return index.html for files: it says so, and loads one classic script."""
+    """Return index.html for files: it says so, and carries the policy that a server would send."""
     text = page_files()["index.html"][0].decode()
     policy = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
     changes = {
         'data-source="server"': 'data-source="files"',
-        '<script type="module" src="app.js"></script>': '<script src="app.js" defer></script>',
         '<meta charset="utf-8">': f'<meta charset="utf-8">\n{policy}',
     }
     for old, new in changes.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    return re.sub(r'<link rel="modulepreload"[^>]*>\n', "", text)
-
-
-def static_script() -> str:
-    """Return every module of the pages as one classic script."""
-    return classic_script([*read_modules(CARD_MODULES), *read_modules(PAGE_MODULES, PAGES)])
+    return text
 
 
 def _about(catalog: Catalog, shelves: list[Shelf]) -> dict[str, Any]:
@@ -92,10 +85,8 @@ def _about(catalog: Catalog, shelves: list[Shelf]) -> dict[str, Any]:
 def _write_pages(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, (content, _) in page_files().items():
-        if name.endswith((".css", ".svg")):
-            (out / name).write_bytes(content)
+        (out / name).write_bytes(content)
     (out / "index.html").write_text(static_index(), encoding="utf-8")
-    (out / "app.js").write_text(static_script(), encoding="utf-8")
 
 
 def _write_shelf(catalog: Catalog, shelf: Shelf, out: Path, said: Mapping[int, list[Explanation]]) -> None:

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from sae.features.embed import ASSETS, CARD_MODULES
+from sae.features.embed import ASSETS, CARD_MODULES, classic_script, read_modules
 
 PAGES = Path(__file__).parent / "pages"
 PAGE_MODULES = (
@@ -19,6 +19,11 @@ MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css
 
 @cache
 def page_files() -> dict[str, tuple[bytes, str]]:
-    """Return every file of the pages by name, with its media type: pages and what draws a card, side by side."""
-    paths = [*PAGES.iterdir(), *(ASSETS / name for name in (*CARD_MODULES, "card.css"))]
-    return {path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in sorted(paths)}
+    """Return every file of the pages by name, with its media type.
+
+    The modules go out joined into one script: a browser that has to ask for each of them paints a card later.
+    """
+    paths = [*(PAGES / name for name in ("index.html", "icon.svg", "pages.css")), ASSETS / "card.css"]
+    files = {path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in paths}
+    script = classic_script([*read_modules(CARD_MODULES), *read_modules(PAGE_MODULES, PAGES)])
+    return files | {"app.js": (script.encode(), MEDIA_TYPES[".js"])}

@@ -1,22 +1,25 @@
 """Serve a catalog on this machine alone."""
 
 import socket
+from collections.abc import Mapping
 
 import uvicorn
 
 from sae.errors import ConfigError
 from sae.features.catalog import Catalog
 from sae.server.app import create_app
+from sae.server.live import Ask
 
 HOST = "127.0.0.1"
 
 
-def serve(catalog: Catalog, port: int) -> None:
+def serve(catalog: Catalog, port: int, asks: Mapping[str, Ask] | None = None) -> None:
     """Serve until Ctrl-C; the address is printed once it can be opened.
 
     Args:
         catalog: what to show.
         port: 0 takes any that is free.
+        asks: what answers questions to the loaded subject.
 
     Raises:
         ConfigError: the port is taken, or is none.
@@ -24,7 +27,7 @@ def serve(catalog: Catalog, port: int) -> None:
     with open_port(port) as listening:
         listening.listen()  # whoever opens the address before the server runs waits for it
         print(f"{catalog!r}\nhttp://{HOST}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)  # noqa: T201
-        config = uvicorn.Config(create_app(catalog), log_level="warning", server_header=False)
+        config = uvicorn.Config(create_app(catalog, asks), log_level="warning", server_header=False)
         uvicorn.Server(config).run(sockets=[listening])
 
 

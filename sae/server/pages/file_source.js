@@ -35,6 +35,8 @@ export function fileSource() {
   const titles = (kind) => chunk(`${kind}/titles`);
   return {
     canWrite: false,
+    asks: async () => ({}),
+    ask: async () => { throw new Error("Files answer no questions: sae serve CATALOG --live STORE loads the subject."); },
     about: async () => (await chunk("about")).about,
     overview: () => chunk("overview"),
     columns: async (kind) => {

@@ -28,16 +28,21 @@ export function serverSource() {
     },
     titles: async (kind, indices) => (indices.length ? getJson(`api/titles/${path(kind)}?index=${indices.join(",")}`) : {}),
     search: (kind, text, limit = 200) => getJson(`api/search/${path(kind)}?q=${encodeURIComponent(text)}&limit=${limit}`),
+    asks: () => remember("asks", () => getJson("api/live")),
+    ask: (name, question) => postJson(path("api", "live", name), question),
     explanations: (kind, index) => getJson(path("api", "explanations", kind, index)),
-    explain: async (kind, index, act) => (await checked(await fetch(path("api", "explanations", kind, index), {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(act),
-    }))).json(),
+    explain: (kind, index, act) => postJson(path("api", "explanations", kind, index), act),
     image: (name) => (/^images\/\d+\.png$/.test(name) ? name : null),
   };
 }
 
 async function getJson(address) {
   return (await checked(await fetch(address))).json();
+}
+
+async function postJson(address, data) {
+  const response = await fetch(address, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(data) });
+  return (await checked(response)).json();
 }
 
 async function checked(response) {
