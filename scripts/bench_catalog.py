@@ -33,6 +33,7 @@ from sae.features.build import Ground, Maker, build
 from sae.features.catalog import CARDS_PER_SHARD, Catalog, Shelf
 from sae.features.catalog_config import CatalogConfig
 from sae.features.firings import record
+from sae.features.workers import usable_cores
 from sae.subjects.base import Hookpoint
 from scripts import bench
 from scripts.bench import Figure, timed
@@ -129,9 +130,9 @@ def build_alone(n_latents: int, n_vectors: int) -> None:
         recording = timed(lambda: record(dictionary, rows, folder / "firings")).clock
         kept = record(dictionary, rows, folder / "firings")
         size = sum(path.stat().st_size for path in (folder / "firings").iterdir())
-        ground = Ground(dictionary, spoken, spoken, rows, settings, "text", kept, None)
+        ground = Ground(dictionary, spoken, spoken, rows, settings, "text", "latent", kept)
         shelf = Shelf(folder, "latent", n_latents)
-        making = timed(lambda: sum(1 for _ in Maker(ground, {}).fill(shelf))).clock
+        making = timed(lambda: sum(1 for _ in Maker(ground, {}).fill(shelf, usable_cores()))).clock
         shutil.rmtree(folder / "firings")
         cards = sum(path.stat().st_size for path in (folder / "latents").iterdir())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -36,7 +36,7 @@ def write_large(folder: Path) -> Path:
     """Write one shard and copy it: what a page reads does not depend on what the other shards hold."""
     cards = [toy_card("latent", 1 + i, "text", N_CARDS) for i in range(N_DISTINCT)]
     shelf = folder / "latents"
-    write_shard(shelf, 0, cards * (CARDS_PER_SHARD // N_DISTINCT))
+    write_shard(shelf, 0, [card.packed() for card in cards] * (CARDS_PER_SHARD // N_DISTINCT))
     for number in range(1, N_CARDS // CARDS_PER_SHARD):
         shutil.copyfile(shard_path(shelf, 0), shard_path(shelf, number))
     write_columns(shelf, toy_columns(N_CARDS))

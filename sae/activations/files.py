@@ -53,7 +53,9 @@ def tensor_pieces(columns: Mapping[str, Sequence[Tensor]]) -> Iterator[Bytes]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         for piece in columns[name]:
-            yield piece.contiguous().flatten().view(torch.uint8).numpy().data
+            flat = piece.contiguous().flatten()
+            # A single element may have stride 0 and count as contiguous, and yet have no view as bytes.
+            yield flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().data
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -12,8 +12,10 @@ drawn depends on the seed alone, so it ends with the same cards.
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,15 @@ from sae.features.catalog import (
 )
 from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
-from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
+from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
 from sae.features.firings import Firings, Record, record
 from sae.features.known import Known, Section, raw_neurons
-from sae.features.overall import Index, write_index, write_overall
+from sae.features.overall import Entry, Index, entry_of, write_index, write_overall
 from sae.features.sampling import Entries, one_of_each, priorities, split, strongest
 from sae.features.scores import Scores
 from sae.features.show import token_decoder
 from sae.features.titles import CaptionTitles, text_title
+from sae.features.workers import in_order, usable_cores, without_cycle_search
 from sae.inputs.base import Inputs
 from sae.log import progress
 from sae.subjects.base import Subject
@@ -50,6 +53,7 @@ from sae.tensors import Kind
 
 logger = logging.getLogger(__name__)
 
+CARDS_AT_A_TIME = 256
 FIRINGS = "firings"
 """Folder of what is kept while a catalog is being built."""
 CAPTIONED = 2000
@@ -130,9 +134,10 @@ def build(
     about.save(config.out)
     dictionary = dictionary.to(config.device).eval()
     known = Known(dictionary, subject, inputs, vectors, config)
-    index = _latents(known, about, scores)
-    if config.neurons:
-        _neurons(known, about)
+    with without_cycle_search():
+        index = _latents(known, about, scores)
+        if config.neurons:
+            _neurons(known, about)
     drawn = index.draw_map(dictionary.W_dec, config.seed) if config.map else None
     write_overall(config.out, about, index, scores, drawn)
     replace(about, complete=True).save(config.out)
@@ -143,7 +148,11 @@ def build(
 def _latents(known: Known, about: About, scores: Scores | None) -> Index:
     """Make the cards of all latents."""
     config, dictionary, n = known.config, known.dictionary, known.config.ablation_examples
-    kept = record(dictionary, known.vectors, config.out / FIRINGS / "latents", config.chunk_vectors)
+    with ThreadPoolExecutor(1) as beside:
+        # Labels are made by plain Python while vectors are encoded by matrix products, which leave Python alone.
+        sample = beside.submit(lambda: known.sample)
+        kept = record(dictionary, known.vectors, config.out / FIRINGS / "latents", config.chunk_vectors)
+        sample.result()
     ground = Ground(dictionary, known.subject, known.inputs, known.vectors, config, about.modality, "latent", kept)
     made = known.latent_sections(ground.top_examples, ground.drawn_examples(n) if n else None)
     return _filled(ground, made | ({"scores": scores} if scores else {}))
@@ -160,8 +169,9 @@ def _neurons(known: Known, about: About) -> None:
 
 def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
     index = Index()
-    for card in Maker(ground, made).fill(Shelf(ground.config.out, ground.kind, ground.dictionary.d_sae)):
-        index.add(card)
+    shelf = Shelf(ground.config.out, ground.kind, ground.dictionary.d_sae)
+    for entry in Maker(ground, made).fill(shelf, ground.config.workers or usable_cores()):
+        index.add(entry)
     return index
 
 
@@ -200,6 +210,15 @@ def started(folder: Path, about: About) -> About:
     return found
 
 
+@dataclass(frozen=True)
+class Part:
+    """A range of latents, and what was found out about them on the subject's device."""
+
+    latents: range
+    near: dict[str, Shown]
+    sections: dict[str, Sequence[Any | None]]
+
+
 class Maker:
     """Makes cards, a shard at a time.
 
@@ -213,42 +232,62 @@ class Maker:
         self._contexts, self._title = shown_by(ground)
         self._near = near_misses(ground)
 
-    def fill(self, shelf: Shelf) -> Iterator[Card]:
-        """Write the shards that are missing; yield every card, whether made now or before."""
+    def fill(self, shelf: Shelf, n_workers: int = 1) -> Iterator[Entry]:
+        """Write the shards that are missing; yield an entry of the index for every card, made now or before."""
+        shards = [range(i, min(i + CARDS_PER_SHARD, len(shelf))) for i in range(0, len(shelf), CARDS_PER_SHARD)]
+        there = {shard: entries for shard in shards if (entries := written(shelf, shard)) is not None}
+        ranges = [latents for shard in shards if shard not in there for latents in self._ranges(shard)]
+        made = self._made(ranges, min(n_workers, len(ranges)))
         with progress("cards", total=len(shelf), unit="cards") as bar:
-            for start in range(0, len(shelf), CARDS_PER_SHARD):
-                latents = range(start, min(start + CARDS_PER_SHARD, len(shelf)))
-                cards = written(shelf, latents)
-                if cards is None:
-                    cards = [card for part in self.ground.record.ranges(latents) for card in self.cards(part)]
-                    write_shard(shelf.folder, start // CARDS_PER_SHARD, cards)
-                    bar.advance(len(cards))
-                else:
-                    bar.skip(len(cards))
-                yield from cards
+            bar.skip(sum(map(len, there)))
+            for shard in shards:
+                entries = there.pop(shard, None)
+                if entries is None:
+                    packed, entries = map(list, zip(*chain(*islice(made, len(self._ranges(shard)))), strict=True))
+                    write_shard(shelf.folder, shard.start // CARDS_PER_SHARD, packed)
+                    bar.advance(len(entries))
+                yield from entries
 
-    def cards(self, latents: range) -> list[Card]:
+    def _ranges(self, shard: range) -> list[range]:
+        """Cut a shard into ranges of latents whose cards are made at a time."""
+        blocks = [shard[i : i + CARDS_AT_A_TIME] for i in range(0, len(shard), CARDS_AT_A_TIME)]
+        return [latents for block in blocks for latents in self.ground.record.ranges(block)]
+
+    def _made(self, ranges: Sequence[range], n_workers: int) -> Iterator[list[tuple[bytes, Entry]]]:
+        """Make the cards of ranges of latents; on an accelerator all that needs it is found out in this process."""
+        if self.ground.dictionary.W_dec.device.type == "cpu":
+            return in_order(lambda latents: self._packed(self._part(latents)), ranges, n_workers)
+        return in_order(self._packed, map(self._part, ranges), n_workers)
+
+    def _part(self, latents: range) -> Part:
+        near = {} if self._near is None else self._near.of(self.ground.record.of(latents), self._amounts.near)
+        return Part(latents, near, {name: section.of(latents) for name, section in self.sections.items()})
+
+    def _packed(self, part: Part) -> list[tuple[bytes, Entry]]:
+        """Make the cards of a range of latents, as they go into a shard and into the index."""
+        return [(card.packed(), entry_of(card)) for card in self.cards(part)]
+
+    def cards(self, part: Part) -> list[Card]:
         """Make the cards of a range of latents, and write what they point to."""
-        found: dict[str, Sequence[Any | None]] = self._evidence(latents)
-        found |= {name: section.of(latents) for name, section in self.sections.items()}
+        found = self._evidence(part) | part.sections
         cards = []
-        for i, latent in enumerate(latents):
+        for i, latent in enumerate(part.latents):
             own = {name: section[i] for name, section in found.items() if section[i] is not None}
             cards.append(Card(self.ground.kind, latent, self._titled(latent, own), own))
         return cards
 
-    def _evidence(self, latents: range) -> dict[str, Sequence[Any | None]]:
-        ground, amounts = self.ground, self.ground.config.examples
-        firings = ground.record.of(latents)
+    def _evidence(self, part: Part) -> dict[str, Sequence[Any | None]]:
+        ground, firings = self.ground, self.ground.record.of(part.latents)
         evidence = ground.evidence(firings)
-        shown = evidence.examples()
-        if self._near is not None:
-            shown |= self._near.of(firings, amounts.near)
-        refs = references(firings, ground.origins, shown, self._contexts)
+        refs = references(firings, ground.origins, evidence.examples() | part.near, self._contexts)
         self._contexts.finish(ref for one in refs for slots in one.values() for slot in slots for ref in slot)
         edges = evidence.level_edges.tolist()
-        examples = [_examples(one, own, amounts) for one, own in zip(refs, edges, strict=True)]
+        examples = [_examples(one, own, self._amounts) for one, own in zip(refs, edges, strict=True)]
         return {"statistics": evidence.statistics(), "examples": examples}
+
+    @property
+    def _amounts(self) -> Amounts:
+        return self.ground.config.examples
 
     def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
         label = next(iter(own.get("labels", ())), None)
@@ -286,12 +325,12 @@ def near_misses(ground: Ground) -> NearMisses | None:
     return NearMisses(dictionary, ground.vectors, ground.record.n_rows, config.near_vectors, config.seed)
 
 
-def written(shelf: Shelf, latents: range) -> list[Card] | None:
+def written(shelf: Shelf, shard: range) -> list[Entry] | None:
     """Read a shard that was written before; None if it is missing or damaged, so that it is made again."""
-    if not shard_path(shelf.folder, latents.start // CARDS_PER_SHARD).is_file():
+    if not shard_path(shelf.folder, shard.start // CARDS_PER_SHARD).is_file():
         return None
     try:
-        return [shelf[latent] for latent in latents]
+        return [entry_of(shelf[index]) for index in shard]
     except CatalogError as cause:
         logger.warning("%s", cause)
         return None

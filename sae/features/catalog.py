@@ -206,9 +206,8 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.safetensors"
 
 
-def write_shard(folder: Path, number: int, cards: Sequence[Card]) -> None:
-    """Write a shard in one step; it is there whole or not at all."""
-    packed = [card.packed() for card in cards]
+def write_shard(folder: Path, number: int, packed: Sequence[bytes]) -> None:
+    """Write a shard of packed cards in one step; it is there whole or not at all."""
     offsets = np.cumsum([0, *(len(one) for one in packed)], dtype=np.int64)
     data = np.frombuffer(b"".join(packed), dtype=np.uint8)
     write_durably(shard_path(folder, number), [save({"data": data, "offsets": offsets})], CatalogError)

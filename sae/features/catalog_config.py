@@ -47,6 +47,8 @@ class CatalogConfig:
     """Vectors to encode at a time; decides speed."""
     device: str = "cpu"
     """Where the dictionary runs."""
+    workers: int | None = None
+    """Processes that put cards together; as many as there are cores if not given."""
 
     def __post_init__(self) -> None:
         for name in ("context", "near_vectors", "chunk_vectors", "labelled_vectors", "neuron_vectors"):
@@ -54,6 +56,8 @@ class CatalogConfig:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         if self.ablation_examples < 0:
             raise ConfigError(f"ablation_examples: must be at least 0, got {self.ablation_examples}.")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers: must be at least 1, got {self.workers}.")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An example as a card shows it: the tokens around a firing, or an image with its patches, each with its activation."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -229,7 +230,7 @@ def write_frame(path: Path, frame: UInt8[np.ndarray, "3 height width"]) -> None:
     """
     from PIL import Image
 
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))).save(temporary, format="png")
     temporary.replace(path)
 

@@ -93,7 +93,7 @@ def write_catalog(out: Path, about: About, cards: Iterable[tuple[int, bytes]]) -
     words: list[list[str]] = []
     for number, first in enumerate(range(0, count, CARDS_PER_SHARD)):
         shard = [_card(packed, index) for index in range(first, min(first + CARDS_PER_SHARD, count))]
-        write_shard(out / "latents", number, shard)
+        write_shard(out / "latents", number, [card.packed() for card in shard])
         for card in shard:
             statistics = card.sections.get("statistics", {})
             for name, column in columns.items():

@@ -19,6 +19,18 @@ STATISTICS = ("rate", "max", "mean", "n_fired")
 """Statistics of a card that are columns too."""
 
 
+Entry = tuple[list[float], tuple[str, str]]
+"""A card in the index: a number for each column, its title, and the words that a search looks through."""
+
+
+def entry_of(card: Card) -> Entry:
+    """Return a card's entry in the index."""
+    statistics, labels = card["statistics"], card.sections.get("labels", ())
+    best = max((label["auc"] for label in labels), default=math.nan)
+    numbers = [*(statistics[name] for name in STATISTICS), best]
+    return numbers, (card.title, searched(card.title, card.sections))
+
+
 class Index:
     """Columns and words over all cards, gathered card by card."""
 
@@ -26,11 +38,10 @@ class Index:
         self._rows: list[list[float]] = []
         self.words: list[tuple[str, str]] = []
 
-    def add(self, card: Card) -> None:
-        statistics, labels = card["statistics"], card.sections.get("labels", ())
-        best = max((label["auc"] for label in labels), default=math.nan)
-        self._rows.append([*(statistics[name] for name in STATISTICS), best])
-        self.words.append((card.title, searched(card.title, card.sections)))
+    def add(self, entry: Entry) -> None:
+        numbers, words = entry
+        self._rows.append(numbers)
+        self.words.append(words)
 
     def columns(self) -> dict[str, Float[np.ndarray, " cards"]]:
         """Return the columns; without one for labels where no card has any."""

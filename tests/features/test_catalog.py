@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "CARDS_PER_SHARD", 4)
     about(10).save(tmp_path)
     for number, start in enumerate(range(0, 10, 4)):
-        write_shard(tmp_path / "latents", number, [card(i) for i in range(start, min(start + 4, 10))])
+        write_shard(tmp_path / "latents", number, [card(i).packed() for i in range(start, min(start + 4, 10))])
     write_columns(tmp_path / "latents", {"rate": np.linspace(0, 1, 10)})
     write_json(tmp_path / "latents" / "words.json", [[card(i).title, "words"] for i in range(10)])
     return tmp_path
@@ -104,7 +104,7 @@ def test_damaged_files_are_told_of_by_name(folder: Path, tmp_path: Path) -> None
     whole.write_bytes(whole.read_bytes()[:-40] + b"\0" * 40)
     with pytest.raises(CatalogError, match="latent 3 is damaged"):
         Catalog.open(folder)[3]
-    write_shard(folder / "latents", 2, [card(8)])
+    write_shard(folder / "latents", 2, [card(8).packed()])
     with pytest.raises(CatalogError, match="ends before latent 9"):
         Catalog.open(folder)[9]
     (folder / "latents" / "words.json").write_text("[")

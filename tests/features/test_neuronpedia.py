@@ -65,7 +65,7 @@ def image_card(index: int) -> Card:
 
 def catalog_of(folder: Path, cards: list[Card], hookpoint: str = "blocks.3.hook_resid_post") -> Catalog:
     for number, first in enumerate(range(0, len(cards), CARDS_PER_SHARD)):
-        write_shard(folder / "latents", number, cards[first : first + CARDS_PER_SHARD])
+        write_shard(folder / "latents", number, [card.packed() for card in cards[first : first + CARDS_PER_SHARD]])
     About(
         dictionary={"repr": "<test>"},
         subject="language:org/model",

@@ -66,7 +66,7 @@ def write_toy_catalog(folder: Path, modality: str = "text", n_latents: int = 700
                 toy_card(kind, index, modality, n_latents)
                 for index in range(first, min(count, first + CARDS_PER_SHARD))
             ]
-            write_shard(shelf, number, cards)
+            write_shard(shelf, number, [card.packed() for card in cards])
             titles += [
                 (card.title, f"{card.title} {' '.join(WORDS[i % 20] for i in range(card.index, card.index + 6))}")
                 for card in cards
