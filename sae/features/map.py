@@ -17,7 +17,8 @@ N_NEIGHBOURS = 15
 MIN_DIST = 0.1
 TITLE_WORDS = 3
 MOST_REGIONS = 64
-_WORD = re.compile(r"[^\W_][\w.'-]*|[^\w\s]+")
+_WORD = re.compile(r"[^\W\d_][\w.'-]+")
+_SIGN = re.compile(r"[^\w\s·⏎␣]+|\w")
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,20 @@ def _regions(place: Float[np.ndarray, "drawn 2"], seed: int) -> Int[np.ndarray, 
 
 
 def _named(cluster: Int[np.ndarray, " d_sae"], titles: Sequence[str]) -> list[dict[str, Any]]:
-    """Title every region by the words whose share of its latents exceeds their share of all by most."""
-    words = [set(_WORD.findall(title.lower())) for title in titles]
+    """Title every region by the words whose share of its latents exceeds their share of all by most.
+
+    Signs and single letters, of which the titles of a language model's latents are full, count only in titles without
+    any word.
+    """
+    words = [set(_WORD.findall(title.lower()) or _SIGN.findall(title.lower())) for title in titles]
     everywhere = Counter(word for some in words for word in some)
     regions = []
     for number in range(int(cluster.max(initial=-1)) + 1):
         members = np.flatnonzero(cluster == number).tolist()
         here = Counter(word for member in members for word in words[member])
         rise = {word: n / len(members) - everywhere[word] / len(titles) for word, n in here.items() if n > 1}
-        chosen = sorted((word for word in rise if rise[word] > 0), key=lambda word: (-rise[word], word))[:TITLE_WORDS]
+        telling = (word for word in rise if rise[word] > 0)
+        chosen = sorted(telling, key=lambda word: (not _WORD.match(word), -rise[word], word))[:TITLE_WORDS]
         # Where no word comes twice, the title of one latent has to do.
         regions.append({"id": number, "title": ", ".join(chosen) or titles[members[0]], "n": len(members)})
     return regions
