@@ -3,17 +3,21 @@
 python -m scripts.bench_catalog [--json FILE] [--threads 2] [--latents 131072] [--vectors 10000000]
 
 Times are those of the shipped dictionary of builtin:stdlib-1l on the store of configs/harvest-stdlib-1l-score.yaml,
-which is harvested first if need be. Memory is that of a dictionary whose codes are drawn at random, in a process of its
-own: the rows cost nothing to encode, so what is measured is the catalog. Smaller --latents and --vectors make it quick.
+which is harvested first if need be; the map, and ablations in the subject, are timed apart. Memory is that of a
+dictionary whose codes are drawn at random, in a process of its own: the rows cost nothing to encode, so what is measured
+is the catalog. Smaller --latents and --vectors make it quick.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,10 +33,12 @@ from sae.activations.store import TRAINING_KINDS, ActivationStore, Provenance
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.io import load_dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
+from sae.features.ablation import AblationLosses
 from sae.features.build import Ground, Maker, build
 from sae.features.catalog import CARDS_PER_SHARD, Catalog, Shelf
 from sae.features.catalog_config import CatalogConfig
 from sae.features.firings import record
+from sae.features.map import draw_map
 from sae.features.workers import usable_cores
 from sae.subjects.base import Hookpoint
 from scripts import bench
@@ -42,6 +48,7 @@ STORE, RECIPE = Path("runs/stdlib-1l/store-score"), "configs/harvest-stdlib-1l-s
 DICTIONARY, HOOKPOINT = "builtin:stdlib-1l/blocks.0.mlp.hook_post", "blocks.0.mlp.hook_post"
 CHUNK, L0, WIDTH, CONTEXT = 1024, 32, 16, 128
 OVER_ENCODING, PEAK_GB, CARD_KB = 2.5, 4.0, 150.0
+N_ABLATED, N_ABLATION_EXAMPLES = 64, 4
 
 
 def bench_build(folder: Path) -> tuple[list[Figure], Catalog]:
@@ -58,16 +65,36 @@ def bench_build(folder: Path) -> tuple[list[Figure], Catalog]:
                 dictionary.encode(vectors.read(start, min(start + CHUNK, len(vectors))))
 
     before = timed(encode).clock
-    settings = CatalogConfig(dictionary=DICTIONARY, store=STORE, out=folder)
+    settings = CatalogConfig(dictionary=DICTIONARY, store=STORE, out=folder, map=False)
     seconds = timed(lambda: build(dictionary, store, settings, subject, inputs)).clock
     encoding = (before + timed(encode).clock) / 2
+    catalog = Catalog.open(folder)
+    titles, rates = [title for title, _ in catalog.latents.words], catalog.latents.column("rate")
+    layout = timed(lambda: draw_map(dictionary.W_dec, titles, rates > 0)).clock
+    ablation = timed(lambda: ablate(AblationLosses(dictionary, subject, inputs, shown(catalog)))).clock
     figures = [
         Figure("catalog/vectors", len(vectors), "vectors", "neither"),
         Figure("catalog/encoding", encoding, "s"),
         Figure("catalog/build", seconds, "s"),
         Figure("catalog/over_encoding", seconds / encoding, "x", target=OVER_ENCODING),
+        Figure("catalog/map", layout, "s"),
+        Figure("catalog/ablation", ablation / N_ABLATED * 1e3, "ms/latent"),
     ]
-    return figures, Catalog.open(folder)
+    return figures, catalog
+
+
+def shown(catalog: Catalog) -> np.ndarray:
+    """Return the numbers of a few examples of every latent, -1 where there are fewer."""
+    found = np.full((len(catalog), N_ABLATION_EXAMPLES), -1, dtype=np.int64)
+    for index in range(N_ABLATED):
+        own = sorted({ref["example"] for ref in catalog[index].sections.get("examples", {}).get("random", [])})
+        found[index, : len(own)] = own[:N_ABLATION_EXAMPLES]
+    return found
+
+
+def ablate(losses: AblationLosses) -> None:
+    """Take a few latents out of the subject, each on a few examples."""
+    losses.of(range(N_ABLATED))
 
 
 def bench_weight(catalog: Catalog) -> list[Figure]:
@@ -119,6 +146,36 @@ class DrawnRows:
         return torch.arange(CONTEXT) + example % 1000
 
 
+class PeakMemory:
+    """The most memory that this process and its children held together, sampled; shared pages count once."""
+
+    def __init__(self) -> None:
+        self.peak_gb, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.2):
+            processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+            self.peak_gb = max(self.peak_gb, sum(map(_held_gb, processes)))
+
+
+def _held_gb(process: int) -> float:
+    """Return the proportional set size of a process; none for one that has just ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e6
+
+
 def build_alone(n_latents: int, n_vectors: int) -> None:
     """Make cards of drawn codes; print seconds of recording and of the cards, gigabytes kept and the memory's peak."""
     rows: Any = DrawnRows(n_vectors)
@@ -132,10 +189,11 @@ def build_alone(n_latents: int, n_vectors: int) -> None:
         size = sum(path.stat().st_size for path in (folder / "firings").iterdir())
         ground = Ground(dictionary, spoken, spoken, rows, settings, "text", "latent", kept)
         shelf = Shelf(folder, "latent", n_latents)
-        making = timed(lambda: sum(1 for _ in Maker(ground, {}).fill(shelf, usable_cores()))).clock
+        with PeakMemory() as memory:
+            making = timed(lambda: sum(1 for _ in Maker(ground, {}).fill(shelf, usable_cores()))).clock
         shutil.rmtree(folder / "firings")
         cards = sum(path.stat().st_size for path in (folder / "latents").iterdir())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, memory.peak_gb)
     print(json.dumps([recording, making, size / 1e9, cards / 1e9, peak]))
 
 
