@@ -4,8 +4,8 @@ python -m scripts.bench_catalog [--json FILE] [--threads 2] [--latents 131072] [
 
 Times are those of the shipped dictionary of builtin:stdlib-1l on the store of configs/harvest-stdlib-1l-score.yaml,
 which is harvested first if need be; the map, and ablations in the subject, are timed apart. Memory is that of a
-dictionary whose codes are drawn at random, in a process of its own: the rows cost nothing to encode, so what is measured
-is the catalog. Smaller --latents and --vectors make it quick.
+dictionary whose codes are drawn at random, in a process of its own: the rows cost nothing to encode, so what is
+measured is the catalog. Smaller --latents and --vectors make it quick.
 """
 
 import argparse
