@@ -92,14 +92,13 @@ class Pages:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.said = Explanations(catalog.path)
-        self.files = page_files()
+        self.files = {name: (zlib.compress(content), kind) for name, (content, kind) in page_files().items()}
 
     async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
         if name not in self.files:
             raise HTTPException(404, "no such page")
-        content, media_type = self.files[name]
-        return Response(content, media_type=media_type)
+        return _compressed(request, *self.files[name])
 
     def image(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -121,11 +120,7 @@ class Pages:
         return Response(path.read_bytes(), media_type="application/octet-stream")
 
     def card(self, request: Request) -> Response:
-        packed = self._shelf(request).packed(self._index(request))
-        # A card lies in its file as zlib's format, which is what HTTP calls deflate: it goes out as it is.
-        if "deflate" in request.headers.get("accept-encoding", ""):
-            return Response(packed, media_type="application/json", headers={"Content-Encoding": "deflate"})
-        return Response(zlib.decompress(packed), media_type="application/json")
+        return _compressed(request, self._shelf(request).packed(self._index(request)), "application/json")
 
     def titles(self, request: Request) -> Response:
         words = self._shelf(request).words
@@ -184,6 +179,13 @@ class Pages:
         if not _is_index(index) or int(index) >= len(shelf):
             raise HTTPException(404, f"no {shelf.kind} {index:.40}; there are {len(shelf)}")
         return int(index)
+
+
+def _compressed(request: Request, packed: bytes, media_type: str) -> Response:
+    """Send out what is held in zlib's format, which is what HTTP calls deflate, as it is to whoever takes it."""
+    if "deflate" in request.headers.get("accept-encoding", ""):
+        return Response(packed, media_type=media_type, headers={"Content-Encoding": "deflate"})
+    return Response(zlib.decompress(packed), media_type=media_type)
 
 
 def _is_index(text: str) -> bool:
