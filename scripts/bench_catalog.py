@@ -135,8 +135,8 @@ class DrawnRows:
     def read(self, start: int, stop: int) -> Tensor:
         return torch.arange(start, stop)[:, None].expand(-1, WIDTH).float()
 
-    def __getitem__(self, rows: slice) -> Tensor:
-        return self.read(rows.start, rows.stop)
+    def take(self, rows: Tensor) -> Tensor:
+        return rows[:, None].expand(-1, WIDTH).float()
 
     def provenance(self, start: int, stop: int) -> Provenance:
         rows = torch.arange(start, stop)

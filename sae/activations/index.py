@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Self
 
 import torch
@@ -66,3 +66,11 @@ class RowIndex:
                     yield shard, slice(low, high) if high - low == len(part) else part
                 start = end
             shard += 1
+
+    def find(self, rows: Int[Tensor, " n"]) -> Iterator[tuple[int, slice, Int[Tensor, " part"]]]:
+        """Yield every shard that holds some of the kept rows of these rising numbers: which of them, and where."""
+        cuts = torch.searchsorted(rows, torch.tensor(self.offsets, dtype=rows.dtype)).tolist()
+        for shard, (first, stop) in enumerate(pairwise(cuts)):
+            if stop > first:
+                within, kept = rows[first:stop] - self.offsets[shard], self.kept[shard]
+                yield shard, slice(first, stop), within if kept is None else kept[within]

@@ -195,6 +195,20 @@ class Vectors:
         """Fill `out` with the rows from `start` on, converted to its dtype."""
         self._fill(out, self.hookpoint.name, start)
 
+    def take(self, rows: Int[Tensor, " n"]) -> Shaped[Tensor, "n d_in"]:
+        """Copy single rows, given by rising numbers, in their stored number format.
+
+        Raises:
+            StoreError: there are no such rows, or they do not rise.
+        """
+        if len(rows) and not (int(rows[0]) >= 0 and int(rows[-1]) < len(self) and bool((rows.diff() >= 0).all())):
+            raise StoreError(f"{self!r}: rows to take must rise within 0 to {len(self) - 1}.")
+        out = torch.empty(len(rows), self.d_in, dtype=self.dtype)
+        for shard, which, within in self.index.find(rows):
+            source = self.store.columns(self.hookpoint.grid, shard)[self.hookpoint.name]
+            out[which] = source.index_select(0, within)
+        return out
+
     def provenance(self, start: int, stop: int) -> Provenance:
         """Say where rows `start` to `stop` came from."""
         n = stop - start

@@ -207,8 +207,7 @@ class NearMisses:
     def __init__(self, dictionary: Dictionary, vectors: Vectors, n_rows: int, n_vectors: int, seed: int = 0) -> None:
         bounds = split(np.array([[0, n_rows]], dtype=np.int64), min(n_vectors, n_rows))
         self.rows = one_of_each(bounds, priorities(np.arange(n_rows), seed))[0]
-        read = [vectors[row : row + 1] for row in self.rows.tolist()]
-        self.x = torch.cat(read)
+        self.x = vectors.take(torch.from_numpy(self.rows))
         self.dictionary = dictionary
 
     def of(self, firings: Firings, n: int) -> dict[str, Shown]:

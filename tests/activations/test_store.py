@@ -41,6 +41,18 @@ def test_any_range_is_read_across_shards(store: ActivationStore) -> None:
     assert vectors.read(0, 2, torch.float64).dtype == torch.float64
 
 
+@pytest.mark.parametrize("kinds", [None, TRAINING_KINDS])
+def test_single_rows_are_taken_across_shards(store: ActivationStore, kinds: tuple[Kind, ...] | None) -> None:
+    vectors = store.vectors(RESID, kinds)
+    whole = vectors[0 : len(vectors)]
+    for rows in ([], [0], [3, 3, 4, 50, 51, 120], list(range(0, len(vectors), 7)), [len(vectors) - 1]):
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        assert torch.equal(vectors.take(chosen), whole[chosen])
+    for wrong in ([len(vectors)], [-1, 2], [5, 4]):
+        with pytest.raises(StoreError, match="must rise within"):
+            vectors.take(torch.tensor(wrong))
+
+
 def test_ranges_that_do_not_exist_are_refused(store: ActivationStore) -> None:
     vectors = store.vectors(RESID)
     with pytest.raises(StoreError, match="no rows"):

@@ -33,7 +33,7 @@ class StoredVectors:
     def read(self, start: int, stop: int) -> torch.Tensor:
         return self.x[start:stop]
 
-    def __getitem__(self, rows: slice) -> torch.Tensor:
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
         return self.x[rows]
 
 
