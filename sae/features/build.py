@@ -53,7 +53,7 @@ from sae.tensors import Kind
 
 logger = logging.getLogger(__name__)
 
-CARDS_AT_A_TIME = 256
+CARDS_AT_A_TIME = 128
 FIRINGS = "firings"
 """Folder of what is kept while a catalog is being built."""
 CAPTIONED = 2000
@@ -150,9 +150,9 @@ def _latents(known: Known, about: About, scores: Scores | None) -> Index:
     config, dictionary, n = known.config, known.dictionary, known.config.ablation_examples
     with ThreadPoolExecutor(1) as beside:
         # Labels are made by plain Python while vectors are encoded by matrix products, which leave Python alone.
-        sample = beside.submit(lambda: known.sample)
+        controls = beside.submit(lambda: known.controls)
         kept = record(dictionary, known.vectors, config.out / FIRINGS / "latents", config.chunk_vectors)
-        sample.result()
+        controls.result()
     ground = Ground(dictionary, known.subject, known.inputs, known.vectors, config, about.modality, "latent", kept)
     made = known.latent_sections(ground.top_examples, ground.drawn_examples(n) if n else None)
     return _filled(ground, made | ({"scores": scores} if scores else {}))

@@ -99,7 +99,7 @@ class Known:
             "neighbours": neighbours,
         }
         if self.units is not None:
-            found |= {"labels": Labelled(self.units, self._controls()), "facets": self._facets(self.units)}
+            found |= {"labels": Labelled(self.units, self.controls), "facets": self._facets(self.units)}
         return {name: section for name, section in found.items() if section is not None}
 
     def neuron_sections(self) -> dict[str, Section]:
@@ -141,9 +141,11 @@ class Known:
         images = stored_for(self.vectors, self.sample, "visual.embedding")
         return None if images is None else F.normalize(images, dim=1)
 
-    def _controls(self) -> dict[str, float]:
-        """Return the best raw neuron's and random direction's area for each label."""
-        assert self.units is not None and self.neurons is not None and self.sample is not None
+    @cached_property
+    def controls(self) -> dict[str, float]:
+        """The best raw neuron's and random direction's area for each label; none without labels."""
+        if self.units is None or self.neurons is None or self.sample is None:
+            return {}
         responses = self.units.row_responses
         rates = responses.n_fired.double() / responses.n_items
         drawn = random_directions(self.sample.x, rates, self.config.seed)
