@@ -32,8 +32,6 @@ def harvest(arguments: list[str]) -> None:
         _print_fields(dataclasses.asdict(planned) | {"hours": planned.hours})
         return
     store = run(subject, inputs, settings)
-    # The store's own manifest tells what is in it; this file lets later commands open the same inputs again.
-    config.save(settings, settings.out / "config.yaml")
     _print_fields(summary(store.path) | _seen_share(settings.subject, inputs))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae import config as configs
 from sae.activations import examples
 from sae.activations.harvest_config import HarvestConfig
 from sae.activations.manifest import Environment, GridEntry, InputsEntry, Manifest
@@ -14,7 +15,7 @@ from sae.activations.planning import Plan, check_space, estimate
 from sae.activations.rows import Selection, check_rows, select
 from sae.activations.statistics import by_kind
 from sae.activations.store import ActivationStore
-from sae.activations.writer import Piece, Shard, StoreWriter
+from sae.activations.writer import CONFIG_NAME, Piece, Shard, StoreWriter
 from sae.errors import StoreError
 from sae.log import progress
 from sae.subjects.base import Hookpoint, Subject, find_hookpoint
@@ -35,6 +36,8 @@ def harvest(subject: Subject, inputs: Any, config: HarvestConfig) -> ActivationS
     """
     reader = _Reader(subject, inputs, config)
     with StoreWriter.open(config.out, reader.manifest(), config.queue) as writer:
+        # The store's own manifest tells what is in it; this file lets later commands open the same inputs again.
+        configs.save(config, config.out / CONFIG_NAME)
         done, total = writer.manifest.n_shards, writer.manifest.n_shards_planned
         if done < total:
             remaining = (total - done) * config.shard_examples

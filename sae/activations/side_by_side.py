@@ -1,6 +1,6 @@
 """Vectors of several hookpoints as one: what crosscoders read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Shaped
@@ -47,8 +47,16 @@ class SideBySide(Vectors):
 
     def read_into(self, out: Shaped[Tensor, "batch d_in"], start: int) -> None:
         """Fill `out` with the rows from `start` on, each part in its columns."""
-        for part, columns in zip(self._parts, out.split([part.d_in for part in self._parts], dim=1), strict=True):
+        for part, columns in self._columns(out):
             part.read_into(columns, start)
+
+    def _take_into(self, out: Tensor, rows: Tensor) -> None:
+        for part, columns in self._columns(out):
+            part._take_into(columns, rows)
+
+    def _columns(self, out: Tensor) -> Iterator[tuple[Vectors, Tensor]]:
+        """Return each part with the columns that are its own."""
+        return zip(self._parts, out.split([part.d_in for part in self._parts], dim=1), strict=True)
 
     def restricted(self, index: RowIndex, **filters: object) -> Vectors:
         """Refuse: the parts may lie in different stores, so they are restricted first and put together then."""

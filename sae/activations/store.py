@@ -204,9 +204,7 @@ class Vectors:
         if len(rows) and not (int(rows[0]) >= 0 and int(rows[-1]) < len(self) and bool((rows.diff() >= 0).all())):
             raise StoreError(f"{self!r}: rows to take must rise within 0 to {len(self) - 1}.")
         out = torch.empty(len(rows), self.d_in, dtype=self.dtype)
-        for shard, which, within in self.index.find(rows):
-            source = self.store.columns(self.hookpoint.grid, shard)[self.hookpoint.name]
-            out[which] = source.index_select(0, within)
+        self._take_into(out, rows)
         return out
 
     def provenance(self, start: int, stop: int) -> Provenance:
@@ -306,6 +304,11 @@ class Vectors:
             part = source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
             out[filled : filled + len(part)].copy_(part)
             filled += len(part)
+
+    def _take_into(self, out: Tensor, rows: Tensor) -> None:
+        for shard, which, within in self.index.find(rows):
+            source = self.store.columns(self.hookpoint.grid, shard)[self.hookpoint.name]
+            out[which] = source.index_select(0, within).to(out.dtype)
 
     def _without_sinks(self, max_norm_ratio: float) -> "Vectors":
         """Leave out rows of extreme norm; the median is that of at most a million rows spread evenly."""

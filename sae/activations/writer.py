@@ -29,7 +29,7 @@ from sae.tensors import Kind
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.yaml"
-"""Where the command line keeps the settings of a harvest, beside what they led to."""
+"""Where the settings of a harvest are kept, beside what they led to."""
 
 
 @dataclass(frozen=True)

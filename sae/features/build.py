@@ -123,7 +123,7 @@ def build(
         CatalogError: the folder holds the catalog of something else, the disk has no room, or there is nothing to show.
         EvaluationError: dictionary, store, subject, inputs and report do not belong together.
     """
-    rows = Rows.of(dictionary, [store])
+    rows = Rows.of(dictionary, [store, *map(ActivationStore, config.beside)])
     check_belonging(rows, subject, inputs)
     vectors = rows.inputs
     about = describe(dictionary, vectors, config)

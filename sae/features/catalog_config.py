@@ -19,6 +19,8 @@ class CatalogConfig:
     """Store whose vectors are counted and whose examples are shown."""
     out: Path
     """Folder of the catalog."""
+    beside: tuple[Path, ...] = ()
+    """Stores of the other subjects of a crosscoder, in its order; examples are shown as the first store has them."""
     report: str | None = None
     """Report of the dictionary, with latents.safetensors beside it: a file, a folder or builtin:SUBJECT/HOOKPOINT; null
     takes one that lies in the dictionary's folder."""

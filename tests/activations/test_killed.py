@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_subject import RESID, TinyInputs, TinySubject, settings, tree
 
+from sae import config
 from sae.activations.files import locked
 from sae.activations.harvest import harvest
+from sae.activations.harvest_config import HarvestConfig
 from sae.activations.store import ActivationStore
 from sae.activations.verify import verify
+from sae.activations.writer import CONFIG_NAME
 from sae.errors import StoreError
 
 FORK = multiprocessing.get_context("fork")
@@ -56,6 +59,8 @@ def test_killed_once(tmp_path: Path, whole: dict[str, str], at_call: int) -> Non
     assert _die(tmp_path, at_call) == -signal.SIGKILL
     if (tmp_path / "manifest.json").exists():
         verify(tmp_path)
+    if any(tmp_path.rglob("000000.safetensors")):
+        assert config.load(HarvestConfig, tmp_path / CONFIG_NAME) == settings(tmp_path, covariance=True)
     harvest(TinySubject(), TinyInputs(), settings(tmp_path, covariance=True))
     assert tree(tmp_path) == whole
 

@@ -28,6 +28,7 @@ def test_rows_of_one_store_are_put_next_to_each_other(stores: list[ActivationSto
     assert vectors.d_in == 20 and vectors.parts == tuple(parts) and len(vectors) == len(parts[0])
     expected = torch.cat([part.read(3, 50) for part in parts], dim=1)
     assert torch.equal(vectors.read(3, 50), expected)
+    assert torch.equal(vectors.take(torch.tensor([3, 7, 49])).float(), expected[[0, 4, 46]])
     whole = torch.cat([part.read(0, len(part), torch.float64) for part in parts], dim=1)
     torch.testing.assert_close(vectors.statistics.mean, whole.mean(0))
     assert vectors.statistics.mean_norm == pytest.approx(float(whole.norm(dim=1).mean()))

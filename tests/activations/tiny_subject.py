@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sae.activations.harvest_config import HarvestConfig
+from sae.activations.writer import CONFIG_NAME
 from sae.subjects.base import Hookpoint
 from sae.tensors import Batch, Kind, Rows
 
@@ -97,6 +98,6 @@ def expected(inputs: TinyInputs, subject: TinySubject, hookpoint: str, batch_exa
 
 
 def tree(store: Path) -> dict[str, str]:
-    """Hash of every file of a store."""
-    files = sorted(path for path in store.rglob("*") if path.is_file())
+    """Hash of every file of a store but its settings, which say where it lies."""
+    files = sorted(path for path in store.rglob("*") if path.is_file() and path.name != CONFIG_NAME)
     return {str(path.relative_to(store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
