@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from sae.dictionaries.codes import Codes
 from sae.dictionaries.sites import Site
 from sae.subjects.base import Edit
 from sae.tensors import Batch
+
+Item = TypeVar("Item")
 
 
 def stacked(batches: Sequence[Batch]) -> Batch:
@@ -65,8 +68,7 @@ def written(
 
 def strengths(codes: Codes, latent: int) -> Float[Tensor, " batch"]:
     """Return by how much each row holds a latent's direction: its code, in the units of the row where it has any."""
-    own = codes.indices == latent
-    values = torch.zeros(len(codes)).index_put_((codes.rows[own],), codes.values[own].float())
+    values = codes.column(latent).float()
     return values if codes.row_deviation is None else values * codes.row_deviation[:, 0].float()
 
 
@@ -79,7 +81,7 @@ def without(part: Float[Tensor, "copies pos d_out"], sites: Sequence[Site]) -> d
     return {site.hookpoint: subtract(site.columns) for site in sites}
 
 
-def chunks(items: Sequence, size: int) -> Iterator[Sequence]:
-    """Cut a sequence into pieces."""
+def chunks(items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Cut a list into pieces."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
