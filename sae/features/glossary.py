@@ -20,7 +20,7 @@ from sae.subjects.base import Subject
 from sae.tensors import Batch
 
 N_NAMES = 3
-SAMPLE = 256
+SAMPLE = {"language": 256, "clip": 1024}
 """Examples, spread evenly over the inputs, that names are taken from."""
 _BATCH = 16
 _SPAN = 1 << 32
@@ -31,8 +31,8 @@ class Glossary:
     """Names what latents of several dictionaries fire on, and what they write.
 
     They fire on tokens, or on images of a concept where the inputs know those: named are the ones that hold most of a
-    latent's squared activation in a sample of examples. They write tokens by their direct path to the logits, and at the end of
-    an image tower words near their direction. The sample is taken when it is first needed.
+    latent's squared activation in a sample of examples, taken when it is first needed. They write tokens by their
+    direct path to the logits, and at the end of an image tower words near their direction.
 
     Args:
         subject, inputs: where to look.
@@ -71,7 +71,7 @@ class Glossary:
 
     def _measured(self) -> dict[str, tuple[Int64[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]]:
         """Add up squared activations by latent and name: rising numbers `latent * _SPAN + name`, each with its sum."""
-        count = min(SAMPLE, len(self.inputs))
+        count = min(SAMPLE[self.subject.kind], len(self.inputs))
         examples = np.linspace(0, len(self.inputs) - 1, count).astype(int).tolist()
         found: dict[str, list[tuple[Tensor, Tensor]]] = {member.name: [] for member in self.members}
         for group in chunks(examples, _BATCH):
