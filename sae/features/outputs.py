@@ -19,7 +19,7 @@ class Outputs(Protocol):
     """Scores of things with names.
 
     Attributes:
-        what: what they are, such as "next token".
+        what: what they are, such as "next tokens".
     """
 
     what: str
@@ -38,7 +38,7 @@ class Outputs(Protocol):
 class NextTokens:
     """Logits of the next token where the latent fires, less their mean over the vocabulary, which no odds depend on."""
 
-    what = "next token"
+    what = "next tokens"
 
     def __init__(self, subject: Subject) -> None:
         self.name = cache(token_decoder(subject))
@@ -58,7 +58,7 @@ class NextTokens:
 class NearWords:
     """Cosines of an image's embedding with words, the words' own mean taken off, as in `joint_space.text_cosines`."""
 
-    what = "word beside the image"
+    what = "words beside the image"
 
     def __init__(self, subject: ImageTextSubject, words: Sequence[str]) -> None:
         texts = subject.zero_shot_classifier([[word] for word in words]).float()
