@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from sae.subjects.base import ImageTextSubject, Subject
 CONCEPT = "concept"
 
 
+@runtime_checkable
 class Outputs(Protocol):
     """Scores of things with names.
 

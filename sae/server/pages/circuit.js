@@ -64,14 +64,15 @@ function drawGraph(circuit, about) {
         const edge = circuit.edges.find((one) => one.source === node.id || one.target === node.id), alone = layer !== "centre";
         const item = h("li", { class: `node ${alone ? classOf(edge) : "middle"}`, tabindex: alone ? 0 : null, vars: alone ? { "--size": `${thickness(edge, most)}px` } : null, "aria-label": alone ? tell(edge, node) : null }, nameOf(node));
         drawn.set(node.id, item);
-        if (alone) watch(item, edge);
+        if (alone) watch(item, edge, { focus: true });
         return item;
       }))));
   }
 
-  function watch(element, edge) {
+  /** Chromium lets the keyboard stop at a curve that listens to focus; nodes are enough. */
+  function watch(element, edge, { focus }) {
     const on = () => mark(edge), off = () => mark(null);
-    for (const [event, act] of [["pointerenter", on], ["focus", on], ["pointerleave", off], ["blur", off]]) element.addEventListener(event, act);
+    for (const [event, act] of [["pointerenter", on], ["pointerleave", off], ...(focus ? [["focus", on], ["blur", off]] : [])]) element.addEventListener(event, act);
   }
 
   function mark(edge) {
@@ -94,7 +95,7 @@ function drawGraph(circuit, about) {
       const a = at("from", edge.source, edge), b = at("to", edge.target, edge), bend = (b.x - a.x) * 0.5;
       const d = `M${a.x} ${a.y}C${a.x + bend} ${a.y} ${b.x - bend} ${b.y} ${b.x} ${b.y}`;
       const hit = svg("path", { class: "hit", d, "data-ends": endsOf(edge) });
-      watch(hit, edge);
+      watch(hit, edge, { focus: false });
       return [svg("path", { class: `edge ${classOf(edge)}`, d, "stroke-width": thickness(edge, most), "data-ends": endsOf(edge) }), hit];
     }));
   }
