@@ -112,8 +112,7 @@ class Circuits:
         if not run.n_firings:
             raise CatalogError(f"latent {latent}: fires on none of the {len(batch)} examples taken from its card.")
         centre = self._node(CENTRE, self.own, latent, card.title)
-        graph = [pair for member in self.upstream for pair in self._upstream(run, member, centre)]
-        graph += self._downstream(run, centre)
+        graph = self._upstream(run, centre) + self._downstream(run, centre)
         grid = run.own.grid(latent)
         return Circuit(
             latent=latent,
@@ -154,10 +153,19 @@ class Circuits:
         places = np.linspace(0, len(numbers) - 1, min(self.config.n_examples, len(numbers))).round().astype(int)
         return stacked([self.loaded.inputs.batch(numbers[i], numbers[i] + 1) for i in places.tolist()])
 
-    def _upstream(self, run: Run, member: Member, centre: Node) -> list[tuple[Node, Edge]]:
-        """Return the latents of an earlier dictionary that drive the latent most, each with its edge."""
-        subject, config, hookpoint = self.loaded.subject, self.config, member.writes.hookpoint
-        gradient = gradients(subject, run.batch, run.own, run.latent, [hookpoint])[hookpoint]
+    def _upstream(self, run: Run, centre: Node) -> list[tuple[Node, Edge]]:
+        """Return the latents of every earlier dictionary that drive the latent most, each with its edge."""
+        hookpoints = list(dict.fromkeys(member.writes.hookpoint for member in self.upstream))
+        if not hookpoints:
+            return []
+        found = gradients(self.loaded.subject, run.batch, run.own, run.latent, hookpoints)
+        parts = [self._drivers(run, member, found[member.writes.hookpoint], centre) for member in self.upstream]
+        return [pair for part in parts for pair in part]
+
+    def _drivers(
+        self, run: Run, member: Member, gradient: Float[Tensor, "example pos d_out"], centre: Node
+    ) -> list[tuple[Node, Edge]]:
+        subject, config = self.loaded.subject, self.config
         attributed, reach = attributions(run.seen[member.name], gradient)
         attributed = attributed / run.n_firings
         drawn = _strongest(attributed, config.n_latents)
