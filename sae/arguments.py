@@ -29,6 +29,14 @@ def take_option(arguments: list[str], name: str) -> str | None:
     return value
 
 
+def take_options(arguments: list[str], name: str) -> list[str]:
+    """Take `name VALUE` off the arguments as often as it is there."""
+    found = []
+    while (value := take_option(arguments, name)) is not None:
+        found.append(value)
+    return found
+
+
 def take_hints(arguments: list[str]) -> dict[str, Any]:
     """Take `--name VALUE` pairs off the arguments, their values read as YAML.
 

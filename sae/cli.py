@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sae import builtin, config, log
-from sae.arguments import take_flag, take_hints, take_option, take_positional
+from sae.arguments import take_flag, take_hints, take_option, take_options, take_positional
 from sae.errors import ConfigError, SaeError, nearest
 
 Config = TypeVar("Config")
@@ -22,6 +22,7 @@ def harvest(arguments: list[str]) -> None:
     from sae.activations.harvest import harvest as run
     from sae.activations.harvest import plan
     from sae.activations.harvest_config import HarvestConfig
+    from sae.activations.reopen import open_harvested
     from sae.activations.verify import info as summary
 
     dry_run = take_flag(arguments, "--dry-run")
@@ -37,6 +38,7 @@ def harvest(arguments: list[str]) -> None:
 
 def train(arguments: list[str]) -> None:
     """Learn a dictionary from a store: sae train CONFIG.yaml [--resume] [--setting value ...]."""
+    from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.training.config import TrainConfig
     from sae.training.loop import train as run
@@ -53,6 +55,7 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Score a dictionary on a store it was not trained on: sae evaluate CONFIG.yaml [--setting value ...]."""
+    from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.config import EvaluateConfig
@@ -86,6 +89,7 @@ def compare(arguments: list[str]) -> None:
 
 def relate(arguments: list[str]) -> None:
     """Match the latents of several dictionaries: sae relate DICTIONARY DICTIONARY ... --store STORE --out FOLDER."""
+    from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.evaluation.relate import RelateConfig
@@ -105,6 +109,7 @@ def relate(arguments: list[str]) -> None:
 
 def catalog(arguments: list[str]) -> None:
     """Make a card of every latent: sae catalog DICTIONARY STORE --out CATALOG [--report REPORT]."""
+    from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
     from sae.features.build import build
@@ -124,6 +129,7 @@ def show(arguments: list[str]) -> None:
     """Print a latent's strongest examples: sae show DICTIONARY LATENT [--store STORE] [--examples N]."""
     from rich.console import Console
 
+    from sae.activations.reopen import open_both, open_store
     from sae.dictionaries.io import load_dictionary
     from sae.dictionaries.sites import hookpoints_read
     from sae.features.show import ShowConfig
@@ -140,7 +146,7 @@ def show(arguments: list[str]) -> None:
         subject_id = dictionary.provenance.get("subject")
         if subject_id is None:
             raise ConfigError(f"{settings.dictionary}: its file does not say which subject it reads; give --store.")
-        subject, inputs = _open(subject_id, builtin_inputs(subject_id))
+        subject, inputs = open_both(subject_id, builtin_inputs(subject_id))
     else:
         subject, inputs = open_store(settings.store)
     run(settings, dictionary, subject, inputs, Console())
@@ -240,9 +246,7 @@ def serve(arguments: list[str]) -> None:
     from sae.features.catalog import Catalog
 
     port, store = take_option(arguments, "--port") or "8173", take_option(arguments, "--live")
-    others = []
-    while "--with" in arguments:
-        others.append(take_option(arguments, "--with"))
+    others = take_options(arguments, "--with")
     (path,) = take_positional(arguments, ("CATALOG",), "sae serve")
     if not port.isdecimal():
         raise ConfigError(f"--port {port}: must be a number.")
@@ -252,20 +256,42 @@ def serve(arguments: list[str]) -> None:
         raise ConfigError("needs the packages starlette and uvicorn: pip install 'sae-dictionaries[serve]'.")
     from sae.server.run import serve as run
 
-    catalog = Catalog.open(path)
-    run(catalog, int(port), {} if store is None else open_live(catalog, Path(store), others))
+    catalog, asks = Catalog.open(path), {}
+    if store is not None:
+        from sae.features.live import asks_of
+        from sae.features.opening import open_loaded
+
+        asks = asks_of(open_loaded(catalog, Path(store), others))
+    run(catalog, int(port), asks)
 
 
-def open_live(catalog: Any, store: Path, others: Sequence[str] = ()) -> dict[str, Any]:
-    """Load what a catalog was made from, and return what answers questions about it."""
-    from sae.activations.store import ActivationStore
-    from sae.dictionaries.io import load_dictionary
-    from sae.features.live import Loaded, asks_of
+def circuit(arguments: list[str]) -> None:
+    """Trace a latent to others: sae circuit CATALOG LATENT --live STORE [--with DICTIONARY ...] [--out FILE.json].
 
-    dictionary = load_dictionary(catalog.about.dictionary["source"])
-    subject, inputs = open_store(store)
-    beside = {name: load_dictionary(name) for name in others}
-    return asks_of(Loaded.of(catalog, dictionary, ActivationStore(store), subject, inputs, beside))
+    --with names dictionaries at other hookpoints of the subject, as often as there are any; STORE is the one that the
+    catalog was made from. Effects are per firing of the latent; control is what an ablation has to exceed.
+    """
+    from sae.features.catalog import Catalog, write_json
+    from sae.features.circuit_graph import HEADER
+    from sae.features.circuits import circuit as run
+    from sae.features.opening import open_loaded
+
+    store, out, others = (
+        take_option(arguments, "--live"),
+        take_option(arguments, "--out"),
+        take_options(arguments, "--with"),
+    )
+    path, latent = take_positional(arguments, ("CATALOG", "LATENT"), "sae circuit")
+    if store is None or not latent.isdecimal():
+        raise ConfigError(
+            "usage: sae circuit CATALOG LATENT --live STORE; the store or the latent's number is missing."
+        )
+    found = run(open_loaded(Catalog.open(path), Path(store), others), int(latent))
+    print(f"latent {found.latent}, {found.title}: {found.n_firings} firings in {found.n_examples} examples")
+    log.table(HEADER, found.rows())
+    if out is not None:
+        write_json(Path(out), found.to_json())
+        print(f"saved in {out}")
 
 
 def export(arguments: list[str]) -> None:
@@ -292,12 +318,12 @@ def export(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
     for command in (
-        *(harvest, train, evaluate, compare, relate, catalog, show, serve, export),
+        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, serve, export),
         *(info, convert, push, verify, hookpoints),
     )
 }
 
-UNCONFIGURED = ("compare", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
+UNCONFIGURED = ("compare", "circuit", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
 """Commands without a config, whose help is their docstring."""
 
 
@@ -343,33 +369,6 @@ def _configured(config_type: type[Config], arguments: list[str], prog: str) -> C
         return tyro.cli(flags_of, args=arguments, prog=prog)
     default = config.load(config_type, Path(arguments[0]))
     return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)
-
-
-def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any, Any]:
-    """Load a subject and open inputs with what it has: a tokenizer, or tokenizing of captions and preprocessing."""
-    from sae.inputs.source import open_inputs
-    from sae.subjects.load import load
-
-    subject = load(subject_id, device=device)
-    inputs = open_inputs(
-        inputs_config,
-        tokenizer=getattr(subject, "tokenizer", None),
-        tokenize=getattr(subject, "tokenize", None),
-        preprocess=getattr(subject, "preprocess", None),
-    )
-    return subject, inputs
-
-
-def open_harvested(harvested: Any, device: str = "cpu") -> tuple[Any, Any]:
-    """Load the subject and open the inputs of a harvest again."""
-    return _open(harvested.subject, harvested.inputs, device)
-
-
-def open_store(store: Path, device: str = "cpu") -> tuple[Any, Any]:
-    """Load the subject that a store was made from, and open its inputs again."""
-    from sae.activations.harvest_config import HarvestConfig
-
-    return open_harvested(config.load(HarvestConfig, store / "config.yaml"), device)
 
 
 def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:

@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae import cli, config
+from sae import config
 from sae.activations.harvest_config import HarvestConfig
+from sae.activations.reopen import open_harvested
 from sae.activations.store import TRAINING_KINDS, ActivationStore, Provenance
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.io import load_dictionary
@@ -56,7 +57,7 @@ def bench_build(folder: Path) -> tuple[list[Figure], Catalog]:
     if not (STORE / "config.yaml").is_file():
         subprocess.run([sys.executable, "-m", "sae.cli", "harvest", RECIPE], check=True)
     dictionary, store = load_dictionary(DICTIONARY), ActivationStore(STORE)
-    subject, inputs = cli.open_harvested(config.load(HarvestConfig, STORE / "config.yaml"))
+    subject, inputs = open_harvested(config.load(HarvestConfig, STORE / "config.yaml"))
     vectors = store.vectors(HOOKPOINT, TRAINING_KINDS)
 
     def encode() -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-from sae import cli, config
+from sae import config
 from sae.activations.harvest_config import HarvestConfig
+from sae.activations.reopen import open_harvested
 from sae.activations.store import TRAINING_KINDS, ActivationStore, Vectors
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.evaluation.config import EvaluateConfig
@@ -71,7 +72,7 @@ def evaluate_alone(n_vectors: int) -> None:
     """Run the default evaluation; print seconds and the peak of memory as JSON."""
     store = ActivationStore(STORE)
     harvested = config.load(HarvestConfig, STORE / "config.yaml")
-    _, inputs = cli.open_harvested(harvested)
+    _, inputs = open_harvested(harvested)
     dictionary = drawn_dictionary(store.vectors(HOOKPOINT, TRAINING_KINDS))
     settings = EvaluateConfig(dictionary="drawn", store=STORE, out=STORE, n_vectors=n_vectors, trained_controls={})
     seconds = timed(lambda: evaluate(dictionary, store, settings, None, inputs)).clock

@@ -1,5 +1,6 @@
 """The whole job through the command line, on a tiny local model and a text file."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_show_needs_to_know_the_subject(tmp_path: Path, capsys: pytest.CaptureFi
     assert "reads several subjects (builtin:stdlib-1l@0" in capsys.readouterr().err
 
 
+def test_circuit_prints_and_saves(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sae.features.catalog import Catalog
+
+    catalog, dictionary, out = tmp_path / "catalog", str(job / "run" / "dictionary"), tmp_path / "circuit.json"
+    assert cli.main(["catalog", dictionary, str(job / "store"), "--out", str(catalog), "--no-neurons"]) == 0
+    rates = Catalog.open(catalog).latents.column("rate")
+    command = ["circuit", str(catalog), str(int(rates.argmax())), "--live", str(job / "store")]
+    capsys.readouterr()
+    assert cli.main([*command, "--out", str(out)]) == 0
+    printed, saved = capsys.readouterr().out, json.loads(out.read_text())
+    assert "firings in" in printed and printed.count("output") == 6 == len(saved["edges"])
+    assert cli.main([*command, "--with", dictionary]) == 2
+    assert "a circuit is between hookpoints that come one after the other" in capsys.readouterr().err
+
+
 def test_info_and_verify(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", str(job / "store")]) == 0
     assert HOOKPOINT in capsys.readouterr().out
@@ -161,6 +177,7 @@ def test_flags_override_the_file(job: Path, tmp_path: Path) -> None:
         (["harvest", "no-such.yaml"], "no-such.yaml: no such file."),
         (["verify"], "usage: sae verify STORE"),
         (["catalog", "only-one"], "usage: sae catalog DICTIONARY STORE"),
+        (["circuit", "catalog", "3"], "usage: sae circuit CATALOG LATENT --live STORE"),
         (["info", "builtin:stdlib-2l/x"], "no such built-in dictionary"),
         (["hookpoints", "langage:gpt2"], "Did you mean"),
     ],

@@ -87,6 +87,11 @@ class Codes:
         out = self.values.new_zeros(len(self), self.d_sae)
         return out.index_put_((self.rows, self.indices.long()), self.values)
 
+    def column(self, latent: int) -> Float[Tensor, " batch"]:
+        """Return the values of one latent, zero in the rows that have no entry of it."""
+        own = self.indices == latent
+        return self.values.new_zeros(len(self)).index_put_((self.rows[own],), self.values[own])
+
     def to(self, device: torch.device | str) -> "Codes":
         """Move to a device."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -12,14 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.codes import Codes
 from sae.dictionaries.sites import hookpoints_read, output_sites
 from sae.evaluation.splicing import trained_rows
 from sae.features.cards import rounded
+from sae.features.removal import chunks, copied, stacked, without, written
 from sae.inputs.base import Inputs
-from sae.subjects.base import Edit, TextSubject
+from sae.subjects.base import TextSubject
 from sae.subjects.splice import predictions
-from sae.tensors import Batch
 
 
 @dataclass
@@ -81,7 +80,7 @@ class AblationLosses:
         group: list[tuple[int, list[int]]] = []
         used = 0
         for example, members in itertools.groupby(pairs, key=lambda pair: pair[0]):
-            for chunk in _chunks([latent for _, latent in members], room):
+            for chunk in chunks([latent for _, latent in members], room):
                 if group and used + 1 + len(chunk) > self.batch_examples:
                     yield group
                     group, used = [], 0
@@ -93,7 +92,7 @@ class AblationLosses:
     @torch.no_grad()
     def _changes(self, group: list[tuple[int, list[int]]]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
         """Yield each latent with what its removal changes at the tokens of one example."""
-        batch = _stacked([self.inputs.batch(example, example + 1) for example, _ in group])
+        batch = stacked([self.inputs.batch(example, example + 1) for example, _ in group])
         keep = trained_rows(self.subject, batch, self._reads[0])
         found = self.subject.run(batch, self._reads)
         x = torch.cat([found[name][keep.to(found[name].device)].float() for name in self._reads], dim=1)
@@ -101,9 +100,9 @@ class AblationLosses:
         # One copy of an example as it is, then one for each latent.
         source = torch.tensor([i for i, (_, latents) in enumerate(group) for _ in range(1 + len(latents))])
         removed = [latent for _, latents in group for latent in (-1, *latents)]
-        part = _parts(self.dictionary, codes, keep.cpu(), source, removed)
-        copies = _copied(batch, source)
-        logits = self.subject.forward(copies, self._edits(part))
+        part = written(self.dictionary, codes, keep.cpu(), source, removed)
+        copies = copied(batch, source)
+        logits = self.subject.forward(copies, without(part, self._sites))
         self.cost.n_examples += len(source)
         firing = part.any(-1)
         scored = predictions(copies, firing)
@@ -117,67 +116,7 @@ class AblationLosses:
             losses = [_loss(logits[row], where, target) for row in (copy, clean)]
             yield latent, losses[0] - losses[1]
 
-    def _edits(self, part: Float[Tensor, "example pos d_out"]) -> dict[str, Edit]:
-        """Subtract the parts, at every site its own columns."""
-
-        def without(columns: slice) -> Edit:
-            return lambda x: x - part[..., columns].to(x)
-
-        return {site.hookpoint: without(site.columns) for site in self._sites}
-
 
 def _loss(logits: Float[Tensor, "pos vocab"], where: Tensor, target: Tensor) -> Float[Tensor, " tokens"]:
     where = where.to(logits.device)
     return F.cross_entropy(logits[where].float(), target.to(logits.device), reduction="none")
-
-
-def _parts(
-    dictionary: Dictionary, codes: Codes, keep: Tensor, source: Int[Tensor, " copies"], removed: list[int]
-) -> Float[Tensor, "copies pos d_out"]:
-    """Return what each latent writes into its copy of an example; zeros for copies that stay as they are."""
-    row_of = torch.full(keep.shape, -1, dtype=torch.int64)
-    row_of[keep] = torch.arange(int(keep.sum()))
-    entry_rows = codes.rows
-    out = torch.zeros(len(source), keep.shape[1], dictionary.d_out)
-    for copy, latent in enumerate(removed):
-        if latent < 0:
-            continue
-        own = codes.indices == latent
-        values = torch.zeros(len(codes)).index_put_((entry_rows[own],), codes.values[own].float())
-        if codes.row_deviation is not None:
-            values = values * codes.row_deviation[:, 0].float()
-        rows = row_of[source[copy]]
-        strength = torch.where(rows >= 0, values[rows.clamp(min=0)], 0.0)
-        out[copy] = strength[:, None] * dictionary.W_dec[latent].detach().float().cpu()
-    return out
-
-
-def _stacked(batches: list[Batch]) -> Batch:
-    """Put single examples of one length into a batch; shorter ones are padded at their end, which is not attended."""
-    length = max(batch.tokens.shape[1] for batch in batches if batch.tokens is not None)
-
-    def padded(name: str, fill: int) -> Tensor:
-        rows = [getattr(batch, name) for batch in batches]
-        return torch.cat([F.pad(row, (0, length - row.shape[1]), value=fill) for row in rows])
-
-    return Batch(
-        first_example=batches[0].first_example,
-        tokens=padded("tokens", 0),
-        attended=padded("attended", 0),
-        kind=padded("kind", 0),
-    )
-
-
-def _copied(batch: Batch, source: Int[Tensor, " copies"]) -> Batch:
-    assert batch.tokens is not None and batch.attended is not None and batch.kind is not None
-    return Batch(
-        first_example=batch.first_example,
-        tokens=batch.tokens[source],
-        attended=batch.attended[source],
-        kind=batch.kind[source],
-    )
-
-
-def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,5 +1,6 @@
 // Turns the address into a page. Addresses are fragments, so the same links work from a server, a static host or a disk.
 
+import { drawCircuit } from "./circuit.js";
 import { h, installHints, visible } from "./dom.js";
 import { drawAlone, drawComparison, drawFeature } from "./feature.js";
 import { fileSource } from "./file_source.js";
@@ -21,6 +22,7 @@ function read(hash) {
   if (words[0] === "cards" && card(words[1], "0")) return { draw: drawOverview, needs: { kind: words[1] }, title: `${words[1]}s` };
   if (words[0] === "search") return { draw: drawFound, needs: { text: new URLSearchParams(query).get("q") ?? "" }, title: "search" };
   if (words[0] === "embed" && card(words[1], words[2])) return { draw: drawAlone, needs: card(words[1], words[2]), title: words.slice(1).join(" "), alone: true };
+  if (words[0] === "circuit" && words.length === 3 && card(words[1], words[2])) return { draw: drawCircuit, needs: card(words[1], words[2]), title: words.join(" ") };
   if (words[0] === "compare" && card(words[1], words[2]) && card(words[3], words[4])) {
     return { draw: drawComparison, needs: { first: card(words[1], words[2]), second: card(words[3], words[4]) }, title: `${words[2]} and ${words[4]}` };
   }

@@ -8,10 +8,10 @@ const AFTER_PAINT = 400;
 
 /** The page of one card. */
 export async function drawFeature({ source, about, kind, index }) {
-  const card = await source.card(kind, index);
+  const [card, asks] = await Promise.all([source.card(kind, index), source.asks()]);
   const last = (about.counts[`${kind}s`] ?? 0) - 1;
   const element = oneCard(source, card, {
-    tools: [steps(kind, index, last), tools(about, kind, index)],
+    tools: [steps(kind, index, last), tools(about, asks, kind, index)],
     first: drawExplanations(source, kind, index),
   });
   setTimeout(() => { for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null); }, AFTER_PAINT);
@@ -66,7 +66,7 @@ function steps(kind, index, last) {
   return h("span", { class: "steps" }, step(index - 1, "←", "previous", "k"), h("span", null, `of ${number(last + 1)}`), step(index + 1, "→", "next", "j"));
 }
 
-function tools(about, kind, index) {
+function tools(about, asks, kind, index) {
   const other = h("input", { inputmode: "numeric", pattern: "[0-9]+", required: true, size: 7, "aria-label": "number of the other card", placeholder: "number" });
   const compare = h("form", { class: "inline", hidden: true, onsubmit: (event) => { event.preventDefault(); location.hash = `#/compare/${kind}/${index}/${kind}/${Number(other.value)}`; } }, other, h("button", { class: "plain", type: "submit" }, "Show both"));
   const code = snippet(about, kind, index);
@@ -76,7 +76,8 @@ function tools(about, kind, index) {
     event.currentTarget.setAttribute("aria-expanded", String(!panel.hidden));
     if (!panel.hidden) focus?.focus();
   } }, name);
-  return h("span", { class: "tools" }, toggle("compare", compare, other), toggle("code", quote, null), compare, quote);
+  const circuit = asks.circuit && kind === "latent" ? h("a", { href: `#/circuit/${kind}/${index}` }, "circuit") : null;
+  return h("span", { class: "tools" }, circuit, toggle("compare", compare, other), toggle("code", quote, null), compare, quote);
 }
 
 /** What finds this card again in Python. */
