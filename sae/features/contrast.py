@@ -63,7 +63,7 @@ class Contrast:
 
 
 def contrast(
-    a: Float[Tensor, "items_a units"], b: Float[Tensor, "items_b units"], n_permutations: int = 1000, seed: int = 0
+    a: Float[Tensor, "items_a units"], b: Float[Tensor, "items_b units_b"], n_permutations: int = 1000, seed: int = 0
 ) -> Contrast:
     """Compare the responses of units to two sets of items.
 

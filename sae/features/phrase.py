@@ -68,14 +68,14 @@ class PhraseAsk:
         Returns:
             `latents`: of each `index`, `title`, `cosine` with the phrase, and `above`, the share of other words that
             are less near to it, which is small for a latent that is near to everything.
-            `control`: what the best cosine of other words is (`median`, `low` and `high`, which one in twenty falls short
-            of and exceeds), how many words that is of (`n`), and the share whose best is below this phrase's (`above`).
+            `control`: what the best cosine of other words is (`median`; one in twenty is below `low`, and one above
+            `high`), how many words that is of (`n`), and the share whose best is below this phrase's (`above`).
 
         Raises:
             InputsError: the phrase is empty or longer than the text tower takes.
         """
         phrase = text.strip()
-        self._texts.batch([self._filled(phrase)[0]] if phrase else [text])
+        self._texts.batch(self._filled(phrase) if phrase else [text])
         cosine = self._cosines(self._embedded([phrase]))[:, 0]
         others = torch.tensor([word.casefold() != phrase.casefold() for word in self.words])
         word_cosine = self._word_cosines[:, others]

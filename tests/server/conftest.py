@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from toy_catalog import write_toy_catalog
 
 from sae.features.catalog import Catalog
 from sae.server.app import create_app
+from sae.server.live import Ask
 from sae.server.run import HOST, open_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -42,9 +43,9 @@ def image_page(image_catalog: Path) -> Iterator[str]:
     yield from served(image_catalog)
 
 
-def served(catalog: Path) -> Iterator[str]:
+def served(catalog: Path, asks: Mapping[str, Ask] | None = None) -> Iterator[str]:
     listening = open_port(0)
-    server = uvicorn.Server(uvicorn.Config(create_app(Catalog.open(catalog)), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(Catalog.open(catalog), asks), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

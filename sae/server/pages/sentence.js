@@ -35,14 +35,15 @@ export function sentenceQuestion({ source, ask, text }) {
     if (!readable.includes(state.token)) state.token = readable.at(-1) ?? null;
     if (!answer.latents.some((one) => one.index === state.latent)) state.latent = null;
     stage.hidden = false;
-    line.replaceChildren(...answer.tokens.flatMap((token, i) => [drawToken(token, i), token.text.includes("\n") ? h("br") : null]).filter(Boolean));
+    line.replaceChildren(...answer.tokens.map(drawToken));
     paint();
     drawSide();
   }
 
+  // A token is no <button>: that would be a box of its own, and could not break where its line does.
   function drawToken(token, i) {
     if (!token.read) return h("span", { class: "token unread", "data-hint": `${token.kind}: left out of training, so there is no vector here` }, shown(token.text));
-    return h("button", { type: "button", class: "token", "data-token": i, tabindex: -1, onclick: () => pick(i) }, shown(token.text));
+    return h("span", { role: "button", class: "token", "data-token": i, tabindex: -1, onclick: () => pick(i) }, broken(token.text));
   }
 
   function pick(i) {
@@ -52,11 +53,11 @@ export function sentenceQuestion({ source, ask, text }) {
   }
 
   line.addEventListener("keydown", (event) => {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!by) return;
+    const by = { ArrowRight: 1, ArrowLeft: -1, Enter: 0, " ": 0 }[event.key];
+    if (by === undefined) return;
     event.preventDefault();
     event.stopPropagation();
-    const buttons = [...line.querySelectorAll("button")];
+    const buttons = [...line.querySelectorAll("[data-token]")];
     const next = buttons[buttons.findIndex((one) => Number(one.dataset.token) === state.token) + by];
     if (!next) return;
     pick(Number(next.dataset.token));
@@ -69,7 +70,7 @@ export function sentenceQuestion({ source, ask, text }) {
     const latent = state.answer.latents.find((one) => one.index === index) ?? null;
     const values = new Map(latent ? latent.at.map(([position, value]) => [position, value]) : state.answer.tokens.map((token, i) => [i, token.total]));
     const most = latent ? Math.max(latent.max, ...values.values()) : Math.max(...values.values(), 1e-9);
-    for (const button of line.querySelectorAll("button")) {
+    for (const button of line.querySelectorAll("[data-token]")) {
       const i = Number(button.dataset.token), value = values.get(i) ?? 0;
       button.style.setProperty("--lit", (value / (most || 1)).toFixed(3));
       button.dataset.hint = latent ? `latent ${latent.index}: ${number(value)}` : `all latents: ${number(value)}`;
@@ -109,6 +110,11 @@ export function sentenceQuestion({ source, ask, text }) {
   }
 
   return h("div", { class: "part" }, area, problem, stage);
+}
+
+/** A token's text, its line breaks shown and done. */
+function broken(text) {
+  return shown(text).split("↵").flatMap((part, i) => (i ? ["↵", h("br"), part] : [part]));
 }
 
 function shown(text) {
