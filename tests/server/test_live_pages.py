@@ -13,6 +13,8 @@ from live_catalogs import COLOURS, image_catalog, picture_bytes, text_catalog
 from starlette.testclient import TestClient
 from toy_catalog import write_toy_catalog
 
+from sae.cli import open_live
+from sae.errors import CatalogError
 from sae.features.catalog import Catalog
 from sae.features.live import asks_of
 from sae.features.loaded import Loaded
@@ -74,6 +76,13 @@ def test_questions_are_named_and_answered(client: TestClient, text: Loaded) -> N
     assert answer.status_code == 200 and answer.json() == json.loads(
         json.dumps(asks_of(text)["sentence"].answer("The cat"))
     )
+
+
+def test_serving_with_the_store_loads_the_subject(text: Loaded, image: Loaded) -> None:
+    stores = [one.catalog.path.parent / "store" for one in (text, image)]
+    assert list(open_live(text.catalog, stores[0])) == ["sentence", "contrast"]
+    with pytest.raises(CatalogError, match="was not made from"):
+        open_live(text.catalog, stores[1])
 
 
 @pytest.mark.parametrize(

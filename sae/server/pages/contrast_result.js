@@ -16,7 +16,9 @@ export function drawFinding(answer, ask) {
     ? `With ${sizes} examples no effect can be told from chance: the smallest p that any could have is ${fixed(answer.smallest_p)}. Bring more.`
     : answer.threshold === null
       ? `Nothing can be told from chance with ${sizes} examples: with so many latents, dealing the examples out at random often gives one that separates them perfectly.`
-      : `${answer.n_pass ? `${plural(answer.n_pass, "latent")} tell${answer.n_pass === 1 ? "s" : ""} the sets apart beyond chance` : "No latent tells the sets apart beyond chance"}: an AUC above ${fixed(0.5 + answer.threshold)} or below ${fixed(0.5 - answer.threshold)}.`;
+      : answer.n_pass
+        ? `${plural(answer.n_pass, "latent")} tell${answer.n_pass === 1 ? "s" : ""} the sets apart beyond chance: an AUC above ${fixed(0.5 + answer.threshold)} or below ${fixed(0.5 - answer.threshold)}.`
+        : `No latent tells the sets apart beyond chance; that would take an AUC above ${fixed(0.5 + answer.threshold)} or below ${fixed(0.5 - answer.threshold)}.`;
   const ratio = Math.max(a.positions, b.positions) / Math.max(1, Math.min(a.positions, b.positions));
   return h("section", { class: "part" }, h("p", { class: "finding" }, finding),
     answer.smallest_p > 0.05 ? null : h("p", { class: "note" }, `${rule}. ${rivals(answer)}`),
@@ -29,7 +31,7 @@ function rivals({ latents, neuron, random }) {
   const effect = (one) => Math.abs(one.auc - 0.5), best = Math.max(0, ...latents.map(effect));
   const said = [["the best raw neuron", neuron], ["the best of as many random directions", random]].filter(([, one]) => one)
     .map(([name, one]) => `${name} ${effect(one) > best ? "does better" : effect(one) === best ? "does as well" : "does worse"} (AUC ${fixed(one.auc)})`);
-  return `Beside the best latent ${said.join(", and ")}.`;
+  return `Compared with the best latent, ${said.join(", and ")}.`;
 }
 
 /** Those that pass, and a few that nearly do. */
@@ -51,7 +53,7 @@ export function drawDifferences(answer) {
     h("tbody", null, part("controls", [
       control(["best raw neuron ", h("a", { href: `#/neuron/${answer.neuron.index}` }, answer.neuron.index)], answer.neuron),
       control("best of as many random directions", answer.random)])))),
-  h("p", { class: "note" }, "Bars: AUC − ½, to the right where the latent answers more to A; dashed: the threshold. Difference: of the means, in standard deviations. p: that any latent does as well by chance. Last column: the response to every example, A then B, each from the strongest."));
+  h("p", { class: "note" }, "Bars: AUC − ½, to the right where the latent answers more to A; dashed: the threshold. Difference: of the means, in standard deviations. p: that any latent (of the controls: any neuron, any direction) does as well by chance. Last column: the response to every example, A then B, each from the strongest."));
 }
 
 function drawRow(one, answer, width) {

@@ -20,7 +20,7 @@ export function setEditor(name, ask, initial) {
     for (const one of event.currentTarget.parentNode.children) one.setAttribute("aria-pressed", String(one === event.currentTarget));
   } }, title);
   const element = h("section", { class: `set set-${name.toLowerCase()}`, "aria-label": `set ${name}` },
-    h("h2", null, name, label && h("span", { class: "note orders" }, tab(brings, ask.takes), tab(label, "by label"))), holder);
+    h("h2", null, name, label && h("span", { class: "note orders" }, tab(brings, ask.takes === "images" ? "pictures" : "texts"), tab(label, "by label"))), holder);
   return { element, read: () => now.read(), address: () => now.address() };
 }
 
