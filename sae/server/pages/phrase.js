@@ -37,7 +37,7 @@ function drawAnswer({ latents, control }, phrase) {
     h("p", { class: "finding" }, `The best cosine, ${fixed(best)}, is above the best of ${share(control.above)} of ${number(control.n)} other words. ${verdict}`),
     h("p", { class: "note" }, `Best cosines of other words: median ${fixed(control.median)} (short tick); one in twenty is above ${fixed(control.high)} (long tick), one in twenty below ${fixed(control.low)}. Nearer than: the share of other words that are less near to the latent.`),
     h("div", { class: "scroll" }, h("table", { class: "nearest", "aria-label": `latents near ${phrase}` },
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "latent"), h("th", { scope: "col" }, "cosine"), h("th", { scope: "col" }), h("th", { scope: "col", class: "number" }, "nearer than other words"))),
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, "latent"), h("th", { scope: "col" }, "cosine"), h("th", { scope: "col" }), h("th", { scope: "col", class: "number" }, "nearer than"))),
       h("tbody", null, latents.slice(0, SHOWN).map((one) => h("tr", { "data-latent": one.index },
         h("th", { scope: "row" }, latentLink(one)),
         h("td", null, strip({ value: one.cosine, control: control.high, others: [control.median], low: 0, high, label: "cosine" })),
