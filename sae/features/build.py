@@ -29,10 +29,12 @@ from sae.evaluation.ground import Rows, check_belonging
 from sae.features.cards import Card
 from sae.features.catalog import (
     CARDS_PER_SHARD,
+    KINDS,
     About,
     Catalog,
     Shelf,
     shard_path,
+    write_places,
     write_shard,
 )
 from sae.features.catalog_config import CatalogConfig
@@ -46,6 +48,7 @@ from sae.features.scores import Scores
 from sae.features.show import token_decoder
 from sae.features.titles import CaptionTitles, text_title
 from sae.features.workers import in_order, usable_cores, without_cycle_search
+from sae.features.writes import CaptionWrites
 from sae.inputs.base import Inputs
 from sae.log import progress
 from sae.subjects.base import Subject
@@ -155,6 +158,9 @@ def _latents(known: Known, about: About, scores: Scores | None) -> Index:
         controls.result()
     ground = Ground(dictionary, known.subject, known.inputs, known.vectors, config, about.modality, "latent", kept)
     made = known.latent_sections(ground.top_examples, ground.drawn_examples(n) if n else None)
+    writes = made.get("writes")
+    if isinstance(writes, CaptionWrites):
+        write_places(config.out / KINDS["latent"], writes.places.numpy())
     return _filled(ground, made | ({"scores": scores} if scores else {}))
 
 

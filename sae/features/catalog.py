@@ -5,6 +5,8 @@
                                             `offsets` int64, where each begins and the last one ends
     CATALOG/latents/columns.safetensors     one number per card and column: rate, max, scores, place on the map
     CATALOG/latents/words.json              per card its title, and the words that a search looks through
+    CATALOG/latents/places.safetensors      `places` [latents d_joint], where there is a space of images and texts: the
+                                            direction in it that each latent goes with, of any length
     CATALOG/neurons/..., directions/...     the same for raw neurons and for any directions
     CATALOG/images/000123.png               the frames that cards show, by number of the example
     CATALOG/explanations.jsonl              what people and methods said about cards; appended, never rewritten
@@ -34,6 +36,7 @@ FORMAT_VERSION = "1"
 CARDS_PER_SHARD = 512
 KINDS = {"latent": "latents", "neuron": "neurons", "direction": "directions"}
 OPEN_SHARDS = 32
+PLACES = "places.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,12 @@ class Shelf(Sequence[Card]):
         path = self.folder / "words.json"
         return [(title, words) for title, words in read_json(path)] if path.is_file() else []
 
+    @cached_property
+    def places(self) -> Float[np.ndarray, "cards d_joint"] | None:
+        """Where each card lies in the space that images and texts share; None if nobody knows."""
+        path = self.folder / PLACES
+        return load_file(path)["places"] if path.is_file() else None
+
     def column(self, name: str) -> Float[np.ndarray, " cards"]:
         """Return one column.
 
@@ -217,6 +226,12 @@ def write_columns(folder: Path, columns: Mapping[str, Float[np.ndarray, " cards"
     """Write the numbers of all cards of a kind."""
     arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in columns.items()}
     write_durably(folder / "columns.safetensors", [save(arrays)], CatalogError)
+
+
+def write_places(folder: Path, places: Float[np.ndarray, "cards d_joint"]) -> None:
+    """Write where the cards of a kind lie in the space that images and texts share."""
+    array = np.ascontiguousarray(places, dtype=np.float32)
+    write_durably(folder / PLACES, [save({"places": array})], CatalogError)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -35,7 +35,7 @@ from sae.subjects.base import ImageTextSubject, Subject
 
 logger = logging.getLogger(__name__)
 
-CONCEPT, CAPTION = "concept", "caption"
+CAPTION = "caption"
 
 
 class Section(Protocol):
@@ -130,9 +130,12 @@ class Known:
         subject: Any = self.subject
         examples = self.units.sample.example
         references = inputs.references(int(examples.min()), int(examples.max()) + 1)  # type: ignore[attr-defined]
-        captions = [reference[CAPTION] for reference in references if CAPTION in reference]
-        words = list(inputs.label_names.get(CONCEPT, ()))  # type: ignore[attr-defined]
-        return CaptionWrites.embedded(self.units.responses, embedding, subject, captions, words) if captions else None
+        captions = [reference[CAPTION] for reference in references if reference.get(CAPTION)]
+        classes = inputs.classes  # type: ignore[attr-defined]
+        words = [] if classes is None else list(inputs.label_names[classes.family])  # type: ignore[attr-defined]
+        if not captions and not words:
+            return None
+        return CaptionWrites.embedded(self.units.responses, embedding, subject, captions, words)
 
     def _embedding(self) -> Float[Tensor, "items d_joint"] | None:
         """Return the sample's images in the joint space, where they were harvested."""

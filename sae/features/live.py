@@ -8,11 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 from sae.features.circuits import CircuitAsk
+from sae.features.contrast_sets import ContrastAsk
+from sae.features.image import ImageAsk
 from sae.features.loaded import Loaded
+from sae.features.phrase import PhraseAsk
+from sae.features.sentence import SentenceAsk
 
 __all__ = ["KINDS_OF_ASK", "Loaded", "asks_of"]
 
 KINDS_OF_ASK: dict[str, Callable[[Loaded], Any | None]] = {
+    "sentence": SentenceAsk.of,
+    "phrase": PhraseAsk.of,
+    "image": ImageAsk.of,
+    "contrast": ContrastAsk.of,
     "circuit": CircuitAsk.of,
 }
 """What makes the answering object of each kind of question; None where this subject cannot answer it."""

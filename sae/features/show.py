@@ -85,9 +85,10 @@ def show(config: ShowConfig, dictionary: Dictionary, subject: Subject, inputs: I
 
 def token_decoder(subject: Any) -> Callable[[int], str]:
     """Return what spells a token of the subject, with the space before it where it begins a word."""
-    tokenizer = subject.tokenizer
+    # A text tower's tokenizer is open_clip's own, or has that of Hugging Face within.
+    tokenizer = getattr(subject.tokenizer, "tokenizer", subject.tokenizer)
     if not hasattr(tokenizer, "convert_ids_to_tokens"):
-        return lambda token: tokenizer.decode(torch.tensor([token]))
+        return lambda token: tokenizer.decode([token])
     # On its own a token loses its space, and one that goes on with a word keeps the mark of it ("##").
     before = tokenizer.encode("a", add_special_tokens=False)
     spelled = tokenizer.decode(before)

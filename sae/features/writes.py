@@ -121,6 +121,9 @@ class CaptionWrites:
         captions: texts, each with its embedding.
         words: likewise.
         n: how many of each to name.
+
+    Attributes:
+        places: of all latents in the joint space, [d_sae d_joint]; lengths mean nothing, a silent latent has none.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class CaptionWrites:
     ) -> None:
         self.n = n
         self._texts = {"captions": captions, "words": words}
-        self._places = torch.cat([joint_places(part, embedding).float() for part in responses.parts()])
+        self.places = torch.cat([joint_places(part, embedding).float() for part in responses.parts()])
 
     @classmethod
     def embedded(
@@ -157,7 +160,7 @@ class CaptionWrites:
 
     def of(self, latents: range) -> list[Section | None]:
         """Return the section "writes"; None for latents that never vary on the items."""
-        places = self._places[latents.start : latents.stop].double()
+        places = self.places[latents.start : latents.stop].double()
         sections: list[Section] = [{} for _ in latents]
         for kind, (texts, embedding) in self._texts.items():
             if not len(texts):

@@ -69,7 +69,7 @@ function drawFrame(one, imageOf) {
 }
 
 /** Shows where it fires, by the image's own strongest patch; how strongly, the caption says. */
-function drawVeil(one) {
+export function drawVeil(one) {
   const [rows, columns] = one.grid, strongest = Math.max(...one.values.map((value) => value ?? 0));
   if (strongest <= 0) return null;
   const canvas = h("canvas", { class: "veil", width: columns, height: rows, "aria-hidden": "true" });

@@ -1,6 +1,8 @@
 // Turns the address into a page. Addresses are fragments, so the same links work from a server, a static host or a disk.
 
 import { drawCircuit } from "./circuit.js";
+import { drawAsk } from "./asking.js";
+import { drawContrast } from "./contrasting.js";
 import { h, installHints, visible } from "./dom.js";
 import { drawAlone, drawComparison, drawFeature } from "./feature.js";
 import { fileSource } from "./file_source.js";
@@ -21,6 +23,8 @@ function read(hash) {
   if (!words.length) return { draw: drawOverview, needs: { kind: "latent" }, title: "" };
   if (words[0] === "cards" && card(words[1], "0")) return { draw: drawOverview, needs: { kind: words[1] }, title: `${words[1]}s` };
   if (words[0] === "search") return { draw: drawFound, needs: { text: new URLSearchParams(query).get("q") ?? "" }, title: "search" };
+  if (words[0] === "ask" && words.length === 1) return { draw: drawAsk, needs: { asked: new URLSearchParams(query) }, title: "ask" };
+  if (words[0] === "contrast" && words.length === 1) return { draw: drawContrast, needs: { asked: new URLSearchParams(query) }, title: "contrast" };
   if (words[0] === "embed" && card(words[1], words[2])) return { draw: drawAlone, needs: card(words[1], words[2]), title: words.slice(1).join(" "), alone: true };
   if (words[0] === "circuit" && words.length === 3 && card(words[1], words[2])) return { draw: drawCircuit, needs: card(words[1], words[2]), title: words.join(" ") };
   if (words[0] === "compare" && card(words[1], words[2]) && card(words[3], words[4])) {
@@ -52,6 +56,7 @@ async function show() {
   page.replaceChildren(element);
   page.removeAttribute("aria-busy");
   page.dataset.shown = asked || "#/";
+  for (const link of document.querySelectorAll(".bar .places a")) link.toggleAttribute("aria-current", asked.split("?")[0] === link.getAttribute("href"));
   scrollTo(0, 0);
 }
 

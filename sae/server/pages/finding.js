@@ -7,9 +7,12 @@ const SHOWN = 200;
 export async function drawFound({ source, about, text }) {
   const kinds = Object.entries(about.counts).filter(([, n]) => n).map(([name]) => name.replace(/s$/, ""));
   const parts = await Promise.all(kinds.map(async (kind) => ({ kind, ...(await source.search(kind, text, SHOWN)) })));
+  const asks = await source.asks();
+  const questions = [["phrase", "latents that stand for it"], ["sentence", "what fires on it, token by token"]].filter(([name]) => asks[name]);
   const total = parts.reduce((sum, part) => sum + part.total, 0);
   return h("div", { class: "found" },
-    h("header", null, h("p", { class: "kicker" }, "search"), h("h1", null, h("bdi", null, short(visible(text), 80))), h("p", { class: "note" }, total ? `${plural(total, "card")} hold it` : "No card holds it in its title, its words or its explanations.")),
+    h("header", null, h("p", { class: "kicker" }, "search"), h("h1", null, h("bdi", null, short(visible(text), 80))), h("p", { class: "note" }, total ? `${plural(total, "card")} hold it` : "No card holds it in its title, its words or its explanations."),
+      questions.length ? h("p", { class: "note orders" }, h("span", null, "ask the model:"), questions.map(([name, told]) => h("a", { href: `#/ask?${new URLSearchParams({ [name]: text })}` }, told))) : null),
     parts.filter((part) => part.total).map((part) => h("section", { class: "part" }, h("h2", null, `${part.kind}s `, h("span", { class: "note" }, number(part.total))),
       h("ol", { class: "hits" }, part.found.map((hit) => drawHit(part.kind, hit, text))),
       part.total > part.found.length ? h("p", { class: "note" }, `The first ${number(part.found.length)} are shown.`) : null)));
