@@ -1,8 +1,12 @@
 """What the command line takes off its words by hand, where no config describes it."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from sae.config import load
 from sae.errors import ConfigError
+
+Config = TypeVar("Config")
 
 
 def take_flag(arguments: list[str], flag: str) -> bool:
@@ -65,3 +69,14 @@ def take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> 
         raise ConfigError(f"usage: {prog} {' '.join(names)}; got {' '.join(arguments) or 'nothing'}.")
     del arguments[: len(names)]
     return taken
+
+
+def configured(config_type: type[Config], arguments: list[str], prog: str) -> Config:
+    """Read the YAML file if the first argument is one, then let flags override single settings."""
+    import tyro
+
+    flags_of = tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type)
+    if not arguments or arguments[0].startswith("-"):
+        return tyro.cli(flags_of, args=arguments, prog=prog)
+    default = load(config_type, Path(arguments[0]))
+    return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)

@@ -6,13 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sae import builtin, config, log
-from sae.arguments import take_flag, take_hints, take_option, take_options, take_positional
+from sae import builtin, log
+from sae.arguments import configured, take_flag, take_hints, take_option, take_options, take_positional
 from sae.errors import ConfigError, SaeError, nearest
-
-Config = TypeVar("Config")
 
 REPORT_HEADER = ("metric", "value", "95 % interval", "strongest control", "the dictionary is")
 
@@ -26,7 +24,7 @@ def harvest(arguments: list[str]) -> None:
     from sae.activations.verify import info as summary
 
     dry_run = take_flag(arguments, "--dry-run")
-    settings = _configured(HarvestConfig, arguments, "sae harvest")
+    settings = configured(HarvestConfig, arguments, "sae harvest")
     subject, inputs = open_harvested(settings, settings.device)
     if dry_run:
         planned = plan(subject, inputs, settings)
@@ -44,7 +42,7 @@ def train(arguments: list[str]) -> None:
     from sae.training.loop import train as run
 
     resume = take_flag(arguments, "--resume")
-    settings = _configured(TrainConfig, arguments, "sae train")
+    settings = configured(TrainConfig, arguments, "sae train")
     stores, opened = [ActivationStore(path) for path in settings.stores], {}
     if settings.end_to_end is not None:
         opened = dict(zip(("subject", "inputs"), open_store(settings.stores[0], settings.device), strict=True))
@@ -61,7 +59,7 @@ def evaluate(arguments: list[str]) -> None:
     from sae.evaluation.config import EvaluateConfig
     from sae.evaluation.evaluate import evaluate as run
 
-    settings = _configured(EvaluateConfig, arguments, "sae evaluate")
+    settings = configured(EvaluateConfig, arguments, "sae evaluate")
     dictionary, stores = load_dictionary(settings.dictionary), [ActivationStore(path) for path in settings.stores]
     subject, inputs = open_store(settings.stores[0], settings.device)
     evaluation = run(dictionary, stores, settings, subject, inputs)
@@ -97,7 +95,7 @@ def relate(arguments: list[str]) -> None:
 
     n_names = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     names = ["--dictionaries", *arguments[:n_names]] if n_names else []
-    settings = _configured(RelateConfig, [*names, *arguments[n_names:]], "sae relate")
+    settings = configured(RelateConfig, [*names, *arguments[n_names:]], "sae relate")
     stores = [ActivationStore(path) for path in (settings.store, settings.other_store) if path is not None]
     subject, inputs = open_store(settings.store)
     tokenizer = getattr(subject, "tokenizer", None)
@@ -118,7 +116,7 @@ def catalog(arguments: list[str]) -> None:
     if not {"-h", "--help"} & set(arguments):
         positional = take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
         arguments = ["--dictionary", positional[0], "--store", positional[1], *arguments]
-    settings = _configured(CatalogConfig, arguments, "sae catalog")
+    settings = configured(CatalogConfig, arguments, "sae catalog")
     dictionary, store = load_dictionary(settings.dictionary), ActivationStore(settings.store)
     subject, inputs = open_store(settings.store, settings.device)
     print(build(dictionary, store, settings, subject, inputs))
@@ -139,7 +137,7 @@ def show(arguments: list[str]) -> None:
     if not {"-h", "--help"} & set(arguments):
         positional = take_positional(arguments, ("DICTIONARY", "LATENT"), "sae show")
         arguments = ["--dictionary", positional[0], "--latent", positional[1], *arguments]
-    settings = _configured(ShowConfig, arguments, "sae show")
+    settings = configured(ShowConfig, arguments, "sae show")
     dictionary = load_dictionary(settings.dictionary)
     hookpoints_read(dictionary)  # refuses what cannot be shown before anything is opened
     if settings.store is None:
@@ -315,10 +313,17 @@ def export(arguments: list[str]) -> None:
     print(f"open {out}")
 
 
+def lab(arguments: list[str]) -> None:
+    """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
+    from sae.lab.methods import lab as run
+
+    run(arguments)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     command.__name__: command
     for command in (
-        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, serve, export),
+        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, lab, serve, export),
         *(info, convert, push, verify, hookpoints),
     )
 }
@@ -358,17 +363,6 @@ def _usage() -> str:
     lines = ["usage: sae COMMAND ...   (sae COMMAND --help lists its settings; --debug shows the traceback)", ""]
     lines += [f"  {name:<11} {(command.__doc__ or '').partition(chr(10))[0]}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
-
-
-def _configured(config_type: type[Config], arguments: list[str], prog: str) -> Config:
-    """Read the YAML file if the first argument is one, then let flags override single settings."""
-    import tyro
-
-    flags_of = tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type)
-    if not arguments or arguments[0].startswith("-"):
-        return tyro.cli(flags_of, args=arguments, prog=prog)
-    default = config.load(config_type, Path(arguments[0]))
-    return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)
 
 
 def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:

@@ -13,11 +13,11 @@ from live_catalogs import COLOURS, image_catalog, picture_bytes, text_catalog
 from starlette.testclient import TestClient
 from toy_catalog import write_toy_catalog
 
-from sae.cli import open_live
 from sae.errors import CatalogError
 from sae.features.catalog import Catalog
 from sae.features.live import asks_of
 from sae.features.loaded import Loaded
+from sae.features.opening import open_loaded
 from sae.server import live as module
 from sae.server.app import create_app
 from sae.server.export import export
@@ -80,9 +80,9 @@ def test_questions_are_named_and_answered(client: TestClient, text: Loaded) -> N
 
 def test_serving_with_the_store_loads_the_subject(text: Loaded, image: Loaded) -> None:
     stores = [one.catalog.path.parent / "store" for one in (text, image)]
-    assert list(open_live(text.catalog, stores[0])) == ["sentence", "contrast"]
+    assert list(asks_of(open_loaded(text.catalog, stores[0]))) == ["sentence", "contrast", "circuit"]
     with pytest.raises(CatalogError, match="was not made from"):
-        open_live(text.catalog, stores[1])
+        open_loaded(text.catalog, stores[1])
 
 
 @pytest.mark.parametrize(
