@@ -13,7 +13,7 @@ import { serverSource } from "./server_source.js";
 const THEME = "sae-theme";
 const source = document.documentElement.dataset.source === "files" ? fileSource() : serverSource();
 const page = document.getElementById("page");
-let shown = null;
+let shown = null, turns = 0;
 
 /** What an address asks for: the function that draws it, what it needs, and a title. */
 function read(hash) {
@@ -35,7 +35,7 @@ function read(hash) {
 }
 
 async function show() {
-  const asked = location.hash, target = read(asked);
+  const asked = location.hash, target = read(asked), turn = ++turns;
   page.setAttribute("aria-busy", "true");
   let element;
   try {
@@ -50,7 +50,7 @@ async function show() {
     element = h("div", { class: "missing-page" }, h("h1", null, "Not here"), h("p", null, visible(error.message)), h("p", null, h("a", { href: "#/" }, "To the overview")));
   }
   // Somebody may have gone on while this page was being made.
-  if (asked !== location.hash) return;
+  if (turn !== turns) return;
   shown = target;
   document.body.classList.toggle("alone", Boolean(target?.alone));
   page.replaceChildren(element);
