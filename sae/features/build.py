@@ -24,6 +24,7 @@ from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import CatalogError
 from sae.evaluation.ground import Rows, check_belonging
+from sae.features import held_out
 from sae.features.cards import Card
 from sae.features.catalog import (
     CARDS_PER_SHARD,
@@ -37,6 +38,7 @@ from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
 from sae.features.firings import Firings, Record, record
+from sae.features.held_out import HeldOut
 from sae.features.known import Known, Section, raw_neurons
 from sae.features.overall import Index, write_index, write_overall
 from sae.features.sampling import Entries, one_of_each, priorities, split, strongest
@@ -52,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 FIRINGS = "firings"
 """Folder of what is kept while a catalog is being built."""
+SPARE = 2
+"""Further near misses to choose from, for each that is held out."""
 CAPTIONED = 2000
 """Examples, spread evenly, from which it is known how common a caption's words are."""
 TITLE_AUC, TITLE_PRECISION = 0.95, 0.5
@@ -212,6 +216,7 @@ class Maker:
         self.ground, self.sections = ground, sections
         self._contexts, self._title = shown_by(ground)
         self._near = near_misses(ground)
+        self._held_out = held_out_of(ground, self._contexts.reach)
 
     def fill(self, shelf: Shelf) -> Iterator[Card]:
         """Write the shards that are missing; yield every card, whether made now or before."""
@@ -241,14 +246,17 @@ class Maker:
         ground, amounts = self.ground, self.ground.config.examples
         firings = ground.record.of(latents)
         evidence = ground.evidence(firings)
-        shown = evidence.examples()
+        shown, spare = evidence.examples(), None
         if self._near is not None:
-            shown |= self._near.of(firings, amounts.near)
-        refs = references(firings, ground.origins, shown, self._contexts)
+            shown |= self._near.of(firings, amounts.near, SPARE * amounts.held_out)
+            spare = shown.pop("spare")
+        held = self._held_out.of(firings, shown, spare) if self._held_out else {}
+        refs = references(firings, ground.origins, shown | held, self._contexts)
         self._contexts.finish(ref for one in refs for slots in one.values() for slot in slots for ref in slot)
         edges = evidence.level_edges.tolist()
         examples = [_examples(one, own, amounts) for one, own in zip(refs, edges, strict=True)]
-        return {"statistics": evidence.statistics(), "examples": examples}
+        found = {"statistics": evidence.statistics(), "examples": examples}
+        return found | ({"held_out": [held_out.section(one) for one in refs]} if held else {})
 
     def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
         label = next(iter(own.get("labels", ())), None)
@@ -286,6 +294,12 @@ def near_misses(ground: Ground) -> NearMisses | None:
     return NearMisses(dictionary, ground.vectors, ground.record.n_rows, config.near_vectors, config.seed)
 
 
+def held_out_of(ground: Ground, reach: int | None) -> HeldOut | None:
+    """Return what draws held-out examples; None where none are asked for."""
+    n, seed, n_rows = ground.config.examples.held_out, ground.config.seed, ground.record.n_rows
+    return HeldOut(ground.origins, n_rows, n, reach, seed, ground.modality == "image") if n else None
+
+
 def written(shelf: Shelf, latents: range) -> list[Card] | None:
     """Read a shard that was written before; None if it is missing or damaged, so that it is made again."""
     if not shard_path(shelf.folder, latents.start // CARDS_PER_SHARD).is_file():
@@ -300,7 +314,8 @@ def written(shelf: Shelf, latents: range) -> list[Card] | None:
 def _examples(refs: Mapping[str, list[list[Ref]]], edges: Sequence[float], amounts: Amounts) -> dict[str, Any] | None:
     """Put the examples of a latent together; lists that would be empty are left out."""
     share = amounts.quantiles
-    found = {name: [ref for slot in slots for ref in slot] for name, slots in refs.items()}
+    shown = {name: slots for name, slots in refs.items() if name not in held_out.NAMES}
+    found = {name: [ref for slot in slots for ref in slot] for name, slots in shown.items()}
     found["quantiles"] = grouped(refs["quantiles"], amounts.each, lambda i: (i / share, (i + 1) / share))
     found["levels"] = grouped(refs["levels"], amounts.each, lambda i: (edges[i], edges[i + 1]))
     return {name: examples for name, examples in found.items() if examples} or None
