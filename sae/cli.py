@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from sae import builtin, config, log
 from sae.arguments import take_flag, take_hints, take_option, take_positional
+from sae.cli_catalogs import export, import_, judge
 from sae.errors import ConfigError, SaeError, nearest
+from sae.opening import open_harvested, open_store, open_subject
 
 Config = TypeVar("Config")
 
@@ -142,7 +144,7 @@ def show(arguments: list[str]) -> None:
         subject_id = dictionary.provenance.get("subject")
         if subject_id is None:
             raise ConfigError(f"{settings.dictionary}: its file does not say which subject it reads; give --store.")
-        subject, inputs = _open(subject_id, builtin_inputs(subject_id))
+        subject, inputs = open_subject(subject_id, builtin_inputs(subject_id))
     else:
         subject, inputs = open_store(settings.store)
     run(settings, dictionary, subject, inputs, Console())
@@ -270,36 +272,15 @@ def open_live(catalog: Any, store: Path, others: Sequence[str] = ()) -> dict[str
     return asks_of(Loaded.of(catalog, dictionary, ActivationStore(store), subject, inputs, beside))
 
 
-def export(arguments: list[str]) -> None:
-    """Write a catalog's pages as files, or one card as one file: sae export CATALOG --out PATH [--card latent/123]."""
-    from sae.features.catalog import Catalog
-    from sae.server.export import export as run
-
-    out, card = take_option(arguments, "--out"), take_option(arguments, "--card")
-    (path,) = take_positional(arguments, ("CATALOG",), "sae export")
-    if out is None:
-        raise ConfigError("--out: name the folder to write, or with --card the file.")
-    catalog = Catalog.open(path)
-    if card is None:
-        run(catalog, Path(out))
-        print(f"open {Path(out) / 'index.html'}")
-        return
-    kind, _, index = card.partition("/")
-    if not index.isdecimal():
-        raise ConfigError(f"--card {card}: must be KIND/NUMBER, as in latent/123.")
-    Path(out).write_text(catalog.shelf(kind)[int(index)].to_html(), encoding="utf-8")
-    print(f"open {out}")
-
-
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command
+    command.__name__.rstrip("_"): command
     for command in (
-        *(harvest, train, evaluate, compare, relate, catalog, show, serve, export),
+        *(harvest, train, evaluate, compare, relate, catalog, show, serve, export, import_, judge),
         *(info, convert, push, verify, hookpoints),
     )
 }
 
-UNCONFIGURED = ("compare", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
+UNCONFIGURED = ("compare", "serve", "export", "import", "judge", "info", "convert", "push", "verify", "hookpoints")
 """Commands without a config, whose help is their docstring."""
 
 
@@ -345,33 +326,6 @@ def _configured(config_type: type[Config], arguments: list[str], prog: str) -> C
         return tyro.cli(flags_of, args=arguments, prog=prog)
     default = config.load(config_type, Path(arguments[0]))
     return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)
-
-
-def _open(subject_id: str, inputs_config: Any, device: str = "cpu") -> tuple[Any, Any]:
-    """Load a subject and open inputs with what it has: a tokenizer, or tokenizing of captions and preprocessing."""
-    from sae.inputs.source import open_inputs
-    from sae.subjects.load import load
-
-    subject = load(subject_id, device=device)
-    inputs = open_inputs(
-        inputs_config,
-        tokenizer=getattr(subject, "tokenizer", None),
-        tokenize=getattr(subject, "tokenize", None),
-        preprocess=getattr(subject, "preprocess", None),
-    )
-    return subject, inputs
-
-
-def open_harvested(harvested: Any, device: str = "cpu") -> tuple[Any, Any]:
-    """Load the subject and open the inputs of a harvest again."""
-    return _open(harvested.subject, harvested.inputs, device)
-
-
-def open_store(store: Path, device: str = "cpu") -> tuple[Any, Any]:
-    """Load the subject that a store was made from, and open its inputs again."""
-    from sae.activations.harvest_config import HarvestConfig
-
-    return open_harvested(config.load(HarvestConfig, store / "config.yaml"), device)
 
 
 def _seen_share(subject_id: str, inputs: Any) -> dict[str, str]:

@@ -255,8 +255,8 @@ class Maker:
         self._contexts.finish(ref for one in refs for slots in one.values() for slot in slots for ref in slot)
         edges = evidence.level_edges.tolist()
         examples = [_examples(one, own, amounts) for one, own in zip(refs, edges, strict=True)]
-        found = {"statistics": evidence.statistics(), "examples": examples}
-        return found | ({"held_out": [held_out.section(one) for one in refs]} if held else {})
+        made: dict[str, Sequence[Any | None]] = {"statistics": evidence.statistics(), "examples": examples}
+        return made | ({"held_out": [held_out.section(one) for one in refs]} if held else {})
 
     def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
         label = next(iter(own.get("labels", ())), None)
