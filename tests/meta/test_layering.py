@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "sae"
-BASE = {"arguments", "builtin", "config", "durable", "errors", "log", "tensors"}
+BASE = {"arguments", "builtin", "config", "durable", "errors", "log", "notebook", "tensors"}
 BELOW = BASE | {"subjects", "inputs", "kernels"}
 ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
