@@ -36,6 +36,7 @@ from sae.features.catalog import (
 )
 from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
+from sae.features.directions import Direction, Sources
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, grouped
 from sae.features.firings import Firings, Record, record
 from sae.features.held_out import HeldOut
@@ -68,8 +69,9 @@ class Ground:
 
     Attributes:
         modality: of what is shown, "text" or "image".
-        kind: of the cards, "latent" or "neuron"; a neuron's dictionary is the identity.
+        kind: of the cards, "latent", "neuron" or "direction"; a neuron's dictionary is the identity.
         record: all firings.
+        names: of the cards, where what is shown has names of its own.
     """
 
     dictionary: Dictionary
@@ -80,6 +82,7 @@ class Ground:
     modality: str
     kind: str
     record: Record
+    names: Sequence[str] = ()
 
     @cached_property
     def origins(self) -> Origins:
@@ -126,17 +129,21 @@ def build(
     rows = Rows.of(dictionary, [store])
     check_belonging(rows, subject, inputs)
     vectors = rows.inputs
-    about = describe(dictionary, vectors, config)
+    sources = Sources.read(config.directions, dictionary.d_in)
+    about = describe(dictionary, vectors, config, sources)
     if started(config.out, about).complete:
         shutil.rmtree(config.out / FIRINGS, ignore_errors=True)
         return Catalog.open(config.out)
     scores = Scores.find(config.report, dictionary, config.dictionary)
-    about.save(config.out)
     dictionary = dictionary.to(config.device).eval()
     known = Known(dictionary, subject, inputs, vectors, config)
+    directions = sources.made(known.sample) if len(sources) else []
+    about.save(config.out)
     index = _latents(known, about, scores)
     if config.neurons:
         _neurons(known, about)
+    if directions:
+        _directions(known, about, directions)
     drawn = index.draw_map(dictionary.W_dec, config.seed) if config.map else None
     write_overall(config.out, about, index, scores, drawn)
     replace(about, complete=True).save(config.out)
@@ -162,6 +169,16 @@ def _neurons(known: Known, about: About) -> None:
     write_index(config.out / "neurons", _filled(ground, known.neuron_sections()))
 
 
+def _directions(known: Known, about: About, found: Sequence[Direction]) -> None:
+    """Make the cards of directions, as those of neurons."""
+    config, units = known.config, known.directions(found)
+    folder, n_rows = config.out / FIRINGS / "directions", config.neuron_vectors
+    kept = record(units, known.vectors, folder, config.chunk_vectors, n_rows)
+    names = [one.name for one in found]
+    ground = Ground(units, known.subject, known.inputs, known.vectors, config, about.modality, "direction", kept, names)
+    write_index(config.out / "directions", _filled(ground, known.direction_sections(units, found)))
+
+
 def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
     index = Index()
     for card in Maker(ground, made).fill(Shelf(ground.config.out, ground.kind, ground.dictionary.d_sae)):
@@ -169,8 +186,9 @@ def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
     return index
 
 
-def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) -> About:
+def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig, sources: Sources) -> About:
     """Return what the catalog will be of."""
+    counts = {"latents": dictionary.d_sae} | ({"neurons": dictionary.d_in} if config.neurons else {})
     own = {"source": config.dictionary, "repr": repr(dictionary), "sha256": dictionary.hash}
     own |= {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
     return About(
@@ -181,8 +199,8 @@ def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) ->
         modality="image" if vectors.hookpoint.name.startswith("visual.") else "text",
         n_vectors=len(vectors),
         n_examples=len(vectors.store.inputs),
-        counts={"latents": dictionary.d_sae} | ({"neurons": dictionary.d_in} if config.neurons else {}),
-        settings=config.settings,
+        counts=counts | ({"directions": len(sources)} if len(sources) else {}),
+        settings=config.settings | {"directions": {name: sources.hashes.get(name) for name in sources.names}},
     )
 
 
@@ -259,6 +277,8 @@ class Maker:
         return made | ({"held_out": [held_out.section(one) for one in refs]} if held else {})
 
     def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
+        if self.ground.names:
+            return self.ground.names[latent]
         label = next(iter(own.get("labels", ())), None)
         if label and label["auc"] >= TITLE_AUC and label.get("average_precision", 0) >= TITLE_PRECISION:
             return label["label"]

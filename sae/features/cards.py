@@ -25,6 +25,7 @@ SECTIONS = {
     "facets": "its response to a concept as photo, sketch, word and symbol",
     "scores": "its interpretability scores, with those of controls",
     "held_out": "examples that the card does not show, to test its explanations on, each with whether it fires",
+    "carried": "of a direction: how much of its variance the best latents explain",
     "mixture": "of a neuron: the concepts it mixes and the latents that carry each",
 }
 DIGITS = 4

@@ -171,8 +171,8 @@ class Pages:
         elif act == "vote":
             self.said.vote(name, author, body.get("value", 0))
         elif act == "score":
-            measured: Any = [body.get(field) for field in ("value", "n", "interval")]
-            self.said.score(name, author, str(body.get("revision")), *measured, "blind")
+            measured: Any = {field: body.get(field) for field in ("value", "n", "interval")}
+            self.said.score(name, author, str(body.get("revision")), **measured, method="blind")
         else:
             raise CatalogError(f"act {act!r}: must be add, edit, vote or score.")
 

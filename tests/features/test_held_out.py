@@ -32,9 +32,11 @@ def drawn(dense: np.ndarray, reach: int | None, near: Shown | None = None, **mor
     firings = firings_of(dense, latents)
     shown = Evidence(firings, ORIGINS, Amounts(top=5, quantiles=3, each=1, levels=2, random=4)).examples()
     held = HeldOut(ORIGINS, N_ROWS, 10, reach, **more).of(firings, shown, near)  # type: ignore[arg-type]
-    return {name: one.rows for name, one in held.items()} | {
-        "shown": np.concatenate([one.rows for one in shown.values()], 1)
-    }
+    return {name: one.rows for name, one in held.items()} | {"shown": stacked(shown)}
+
+
+def stacked(some: dict[str, Shown]) -> np.ndarray:
+    return np.concatenate([one.rows for one in some.values()], 1)
 
 
 @settings(max_examples=25, deadline=None)
