@@ -19,7 +19,7 @@ CARD = 5
 
 @pytest.fixture(params=["text", "image"])
 def rated(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A catalog of its own with one explanation, and where it is served."""
+    """A catalog of its own with one explanation, and where it is served; to be asked for before a tab, and so outlives it."""
     folder = write_toy_catalog(tmp_path / "catalog", request.param, n_latents=20)
     one = Explanations(folder).add("latent", CARD, f"kites {SCRIPT}", "Ada")
     for address in served(folder):
@@ -47,7 +47,7 @@ def asked(tab: Any, examples: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def test_two_raters_answer_all_and_both_are_kept(browser: Any, tab: Any, rated: Any) -> None:
+def test_two_raters_answer_all_and_both_are_kept(rated: Any, browser: Any, tab: Any) -> None:
     folder, one, address = rated
     examples = Catalog.open(folder)[CARD]["held_out"]
     begin(tab, address, one, "Bob")
@@ -83,7 +83,7 @@ def test_two_raters_answer_all_and_both_are_kept(browser: Any, tab: Any, rated: 
     context.close()
 
 
-def test_answers_wait_until_the_rater_comes_back(tab: Any, rated: Any) -> None:
+def test_answers_wait_until_the_rater_comes_back(rated: Any, tab: Any) -> None:
     _, one, address = rated
     begin(tab, address, one, "Bob")
     for key in "yny":
@@ -96,7 +96,7 @@ def test_answers_wait_until_the_rater_comes_back(tab: Any, rated: Any) -> None:
     assert tab.inner_text(".count") == "3 of 12"
 
 
-def test_nothing_on_the_page_tells_what_fires(tab: Any, rated: Any) -> None:
+def test_nothing_on_the_page_tells_what_fires(rated: Any, tab: Any) -> None:
     folder, one, address = rated
     examples = Catalog.open(folder)[CARD]["held_out"]
     begin(tab, address, one, "Bob")
@@ -117,7 +117,7 @@ def test_nothing_on_the_page_tells_what_fires(tab: Any, rated: Any) -> None:
     assert order not in (sorted(order), sorted(order, reverse=True))
 
 
-def test_a_score_of_an_earlier_text_is_not_one_of_this(tab: Any, rated: Any) -> None:
+def test_a_score_of_an_earlier_text_is_not_one_of_this(rated: Any, tab: Any) -> None:
     folder, one, address = rated
     said = Explanations(folder)
     said.score(one.id, "Bob", one.revision, 0.9, 12, (0.7, 1.0), "blind")
@@ -131,7 +131,7 @@ def test_a_score_of_an_earlier_text_is_not_one_of_this(tab: Any, rated: Any) -> 
     assert said[one.id].score == 0.5
 
 
-def test_a_page_from_files_tests_without_keeping(tab: Any, rated: Any, tmp_path: Path) -> None:
+def test_a_page_from_files_tests_without_keeping(rated: Any, tab: Any, tmp_path: Path) -> None:
     folder, one, _ = rated
     export(Catalog.open(folder), tmp_path / "site")
     tab.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#/blind/latent/{CARD}/{one.id}")
@@ -143,7 +143,7 @@ def test_a_page_from_files_tests_without_keeping(tab: Any, rated: Any, tmp_path:
     assert "scores" in json.dumps(one.to_json()) and not Explanations(folder)[one.id].scores
 
 
-def test_what_cannot_be_tested_says_why(tab: Any, rated: Any) -> None:
+def test_what_cannot_be_tested_says_why(rated: Any, tab: Any) -> None:
     folder, _, address = rated
     tab.goto(f"{address}#/blind/latent/{CARD}/none")
     tab.wait_for_selector("text=There is no such explanation")

@@ -54,9 +54,12 @@ PHRASES = (
 FACTS = [["FVU", "0.25"], ["L0", "31.8"]]
 
 
-def write_toy_catalog(folder: Path, modality: str = "text", n_latents: int = 700, n_neurons: int = 12) -> Path:
+def write_toy_catalog(
+    folder: Path, modality: str = "text", n_latents: int = 700, n_neurons: int = 12, n_directions: int = 0
+) -> Path:
     """Write a catalog; card 0 is the hostile one."""
-    counts = {"latent": n_latents, "neuron": n_neurons}
+    counts = {"latent": n_latents, "neuron": n_neurons, "direction": n_directions}
+    counts = {kind: count for kind, count in counts.items() if count}
     for kind, count in counts.items():
         shelf = folder / KINDS[kind]
         titles = []
@@ -181,6 +184,11 @@ def toy_card(kind: str, index: int, modality: str, n_latents: int) -> Card:
         sections = {name: sections[name] for name in ("statistics", "examples", "labels")} | {
             "mixture": mixture(rng, n_latents)
         }
+    if kind == "direction":
+        near = {"decoder": pairs(rng, n_latents, 8), "encoder": pairs(rng, n_latents, 8)}
+        shares = [[latent, round(0.3 + 0.05 * i, 3)] for i, latent in enumerate(rng.sample(range(n_latents), 5))]
+        sections = {name: sections[name] for name in ("statistics", "examples", "writes", "labels")}
+        sections |= {"neighbours": near, "carried": {"latents": shares, "control": [0.05, 0.09, 0.12, 0.15, 0.17]}}
     return Card(kind=kind, index=index, title=title, sections=sections)
 
 
