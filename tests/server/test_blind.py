@@ -19,7 +19,7 @@ CARD = 5
 
 @pytest.fixture(params=["text", "image"])
 def rated(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A catalog of its own with one explanation, and where it is served; to be asked for before a tab, and so outlives it."""
+    """A catalog of its own with one explanation, and where it is served; asked for before a tab, it outlives it."""
     folder = write_toy_catalog(tmp_path / "catalog", request.param, n_latents=20)
     one = Explanations(folder).add("latent", CARD, f"kites {SCRIPT}", "Ada")
     for address in served(folder):
