@@ -10,6 +10,7 @@ from typing import Any
 
 from sae import builtin, log
 from sae.arguments import configured, take_flag, take_hints, take_option, take_options, take_positional
+from sae.cli_catalogs import export, import_, judge
 from sae.errors import ConfigError, SaeError, nearest
 
 REPORT_HEADER = ("metric", "value", "95 % interval", "strongest control", "the dictionary is")
@@ -292,27 +293,6 @@ def circuit(arguments: list[str]) -> None:
         print(f"saved in {out}")
 
 
-def export(arguments: list[str]) -> None:
-    """Write a catalog's pages as files, or one card as one file: sae export CATALOG --out PATH [--card latent/123]."""
-    from sae.features.catalog import Catalog
-    from sae.server.export import export as run
-
-    out, card = take_option(arguments, "--out"), take_option(arguments, "--card")
-    (path,) = take_positional(arguments, ("CATALOG",), "sae export")
-    if out is None:
-        raise ConfigError("--out: name the folder to write, or with --card the file.")
-    catalog = Catalog.open(path)
-    if card is None:
-        run(catalog, Path(out))
-        print(f"open {Path(out) / 'index.html'}")
-        return
-    kind, _, index = card.partition("/")
-    if not index.isdecimal():
-        raise ConfigError(f"--card {card}: must be KIND/NUMBER, as in latent/123.")
-    Path(out).write_text(catalog.shelf(kind)[int(index)].to_html(), encoding="utf-8")
-    print(f"open {out}")
-
-
 def lab(arguments: list[str]) -> None:
     """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
     from sae.lab.methods import lab as run
@@ -321,14 +301,18 @@ def lab(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command
+    command.__name__.rstrip("_"): command
     for command in (
-        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, lab, serve, export),
+        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, lab),
+        *(serve, export, import_, judge),
         *(info, convert, push, verify, hookpoints),
     )
 }
 
-UNCONFIGURED = ("compare", "circuit", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
+UNCONFIGURED = (
+    *("compare", "circuit", "serve", "export", "import", "judge"),
+    *("info", "convert", "push", "verify", "hookpoints"),
+)
 """Commands without a config, whose help is their docstring."""
 
 

@@ -26,6 +26,7 @@ from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import CatalogError
 from sae.evaluation.ground import Rows, check_belonging
+from sae.features import held_out
 from sae.features.cards import Card
 from sae.features.catalog import (
     CARDS_PER_SHARD,
@@ -39,8 +40,10 @@ from sae.features.catalog import (
 )
 from sae.features.catalog_config import CatalogConfig
 from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
+from sae.features.directions import Direction, Sources
 from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
 from sae.features.firings import Firings, Record, record
+from sae.features.held_out import HeldOut
 from sae.features.known import Known, Section, raw_neurons
 from sae.features.overall import Entry, Index, entry_of, write_index, write_overall
 from sae.features.sampling import Entries, one_of_each, priorities, split, strongest
@@ -59,6 +62,8 @@ logger = logging.getLogger(__name__)
 CARDS_AT_A_TIME = 128
 FIRINGS = "firings"
 """Folder of what is kept while a catalog is being built."""
+SPARE = 2
+"""Further near misses to choose from, for each that is held out."""
 CAPTIONED = 2000
 """Examples, spread evenly, from which it is known how common a caption's words are."""
 TITLE_AUC, TITLE_PRECISION = 0.95, 0.5
@@ -71,8 +76,9 @@ class Ground:
 
     Attributes:
         modality: of what is shown, "text" or "image".
-        kind: of the cards, "latent" or "neuron"; a neuron's dictionary is the identity.
+        kind: of the cards, "latent", "neuron" or "direction"; a neuron's dictionary is the identity.
         record: all firings.
+        names: of the cards, where what is shown has names of its own.
     """
 
     dictionary: Dictionary
@@ -83,6 +89,7 @@ class Ground:
     modality: str
     kind: str
     record: Record
+    names: Sequence[str] = ()
 
     @cached_property
     def origins(self) -> Origins:
@@ -129,18 +136,22 @@ def build(
     rows = Rows.of(dictionary, [store, *map(ActivationStore, config.beside)])
     check_belonging(rows, subject, inputs)
     vectors = rows.inputs
-    about = describe(dictionary, vectors, config)
+    sources = Sources.read(config.directions, dictionary.d_in)
+    about = describe(dictionary, vectors, config, sources)
     if started(config.out, about).complete:
         shutil.rmtree(config.out / FIRINGS, ignore_errors=True)
         return Catalog.open(config.out)
     scores = Scores.find(config.report, dictionary, config.dictionary)
-    about.save(config.out)
     dictionary = dictionary.to(config.device).eval()
     known = Known(dictionary, subject, inputs, vectors, config)
+    directions = sources.made(known.sample) if len(sources) else []
+    about.save(config.out)
     with without_cycle_search():
         index = _latents(known, about, scores)
         if config.neurons:
             _neurons(known, about)
+        if directions:
+            _directions(known, about, directions)
     drawn = index.draw_map(dictionary.W_dec, config.seed) if config.map else None
     write_overall(config.out, about, index, scores, drawn)
     replace(about, complete=True).save(config.out)
@@ -173,6 +184,16 @@ def _neurons(known: Known, about: About) -> None:
     write_index(config.out / "neurons", _filled(ground, known.neuron_sections()))
 
 
+def _directions(known: Known, about: About, found: Sequence[Direction]) -> None:
+    """Make the cards of directions, as those of neurons."""
+    config, units = known.config, known.directions(found)
+    folder, n_rows = config.out / FIRINGS / "directions", config.neuron_vectors
+    kept = record(units, known.vectors, folder, config.chunk_vectors, n_rows)
+    names = [one.name for one in found]
+    ground = Ground(units, known.subject, known.inputs, known.vectors, config, about.modality, "direction", kept, names)
+    write_index(config.out / "directions", _filled(ground, known.direction_sections(units, found)))
+
+
 def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
     index = Index()
     shelf = Shelf(ground.config.out, ground.kind, ground.dictionary.d_sae)
@@ -181,8 +202,9 @@ def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
     return index
 
 
-def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) -> About:
+def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig, sources: Sources) -> About:
     """Return what the catalog will be of."""
+    counts = {"latents": dictionary.d_sae} | ({"neurons": dictionary.d_in} if config.neurons else {})
     own = {"source": config.dictionary, "repr": repr(dictionary), "sha256": dictionary.hash}
     own |= {"kind": dictionary.config.kind, "d_in": dictionary.d_in, "d_sae": dictionary.d_sae}
     return About(
@@ -193,8 +215,8 @@ def describe(dictionary: Dictionary, vectors: Vectors, config: CatalogConfig) ->
         modality="image" if vectors.hookpoint.name.startswith("visual.") else "text",
         n_vectors=len(vectors),
         n_examples=len(vectors.store.inputs),
-        counts={"latents": dictionary.d_sae} | ({"neurons": dictionary.d_in} if config.neurons else {}),
-        settings=config.settings,
+        counts=counts | ({"directions": len(sources)} if len(sources) else {}),
+        settings=config.settings | {"directions": {name: sources.hashes.get(name) for name in sources.names}},
     )
 
 
@@ -237,6 +259,7 @@ class Maker:
         self.ground, self.sections = ground, sections
         self._contexts, self._title = shown_by(ground)
         self._near = near_misses(ground)
+        self._held_out = held_out_of(ground, self._contexts.reach)
 
     def fill(self, shelf: Shelf, n_workers: int = 1) -> Iterator[Entry]:
         """Write the shards that are missing; yield an entry of the index for every card, made now or before."""
@@ -266,7 +289,8 @@ class Maker:
         return in_order(self._packed, map(self._part, ranges), n_workers)
 
     def _part(self, latents: range) -> Part:
-        near = {} if self._near is None else self._near.of(self.ground.record.of(latents), self._amounts.near)
+        amounts, firings = self._amounts, self.ground.record.of(latents)
+        near = {} if self._near is None else self._near.of(firings, amounts.near, SPARE * amounts.held_out)
         return Part(latents, near, {name: section.of(latents) for name, section in self.sections.items()})
 
     def _packed(self, part: Part) -> list[tuple[bytes, Entry]]:
@@ -285,17 +309,23 @@ class Maker:
     def _evidence(self, part: Part) -> dict[str, Sequence[Any | None]]:
         ground, firings = self.ground, self.ground.record.of(part.latents)
         evidence = ground.evidence(firings)
-        refs = references(firings, ground.origins, evidence.examples() | part.near, self._contexts)
+        near = dict(part.near)
+        spare, shown = near.pop("spare", None), evidence.examples() | near
+        held = self._held_out.of(firings, shown, spare) if self._held_out else {}
+        refs = references(firings, ground.origins, shown | held, self._contexts)
         self._contexts.finish(ref for one in refs for slots in one.values() for slot in slots for ref in slot)
         edges = evidence.level_edges.tolist()
         examples = [_examples(one, own, self._amounts) for one, own in zip(refs, edges, strict=True)]
-        return {"statistics": evidence.statistics(), "examples": examples}
+        made: dict[str, Sequence[Any | None]] = {"statistics": evidence.statistics(), "examples": examples}
+        return made | ({"held_out": [held_out.section(one) for one in refs]} if held else {})
 
     @property
     def _amounts(self) -> Amounts:
         return self.ground.config.examples
 
     def _titled(self, latent: int, own: Mapping[str, Any]) -> str:
+        if self.ground.names:
+            return self.ground.names[latent]
         label = next(iter(own.get("labels", ())), None)
         if label and label["auc"] >= TITLE_AUC and label.get("average_precision", 0) >= TITLE_PRECISION:
             return label["label"]
@@ -331,6 +361,12 @@ def near_misses(ground: Ground) -> NearMisses | None:
     return NearMisses(dictionary, ground.vectors, ground.record.n_rows, config.near_vectors, config.seed)
 
 
+def held_out_of(ground: Ground, reach: int | None) -> HeldOut | None:
+    """Return what draws held-out examples; None where none are asked for."""
+    n, seed, n_rows = ground.config.examples.held_out, ground.config.seed, ground.record.n_rows
+    return HeldOut(ground.origins, n_rows, n, reach, seed, ground.modality == "image") if n else None
+
+
 def written(shelf: Shelf, shard: range) -> list[Entry] | None:
     """Read a shard that was written before; None if it is missing or damaged, so that it is made again."""
     if not shard_path(shelf.folder, shard.start // CARDS_PER_SHARD).is_file():
@@ -345,7 +381,8 @@ def written(shelf: Shelf, shard: range) -> list[Entry] | None:
 def _examples(refs: Mapping[str, list[list[Ref]]], edges: Sequence[float], amounts: Amounts) -> dict[str, Any] | None:
     """Put the examples of a latent together; lists that would be empty are left out."""
     share = amounts.quantiles
-    found = {name: [ref for slot in slots for ref in slot] for name, slots in refs.items()}
+    shown = {name: slots for name, slots in refs.items() if name not in held_out.NAMES}
+    found = {name: [ref for slot in slots for ref in slot] for name, slots in shown.items()}
     found["quantiles"] = grouped(refs["quantiles"], amounts.each, lambda i: (i / share, (i + 1) / share))
     found["levels"] = grouped(refs["levels"], amounts.each, lambda i: (edges[i], edges[i + 1]))
     return {name: examples for name, examples in found.items() if examples} or None

@@ -40,7 +40,10 @@ class CatalogConfig:
     neurons: bool = True
     """Make cards of the raw neurons too."""
     neuron_vectors: int = 65_536
-    """Vectors that neurons' cards are made from, the first ones; neurons fire on almost all."""
+    """Vectors that the cards of neurons and directions are made from, the first ones; they fire on very many."""
+    directions: tuple[str, ...] = ()
+    """Make cards of directions too: of the tensors [d_in] or [n, d_in] in safetensors files, and of labels, named
+    label:FAMILY=VALUE, from which the difference of means and a logistic probe are made."""
     map: bool = True
     """Lay the latents out in the plane."""
     seed: int = 0

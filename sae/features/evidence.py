@@ -39,11 +39,15 @@ class Amounts:
     """Examples of any firing, spread over the store."""
     near: int = 6
     """Examples that nearly fire, and as many that are furthest from it."""
+    held_out: int = 10
+    """Examples on which it fires, and as many on which it does not, kept from the card to test explanations on."""
 
     def __post_init__(self) -> None:
         for name in ("top", "quantiles", "levels", "each", "random", "near"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"examples.{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.held_out < 0:
+            raise ConfigError(f"examples.held_out: must be at least 0, got {self.held_out}.")
 
 
 @dataclass(frozen=True)
@@ -210,18 +214,21 @@ class NearMisses:
         self.x = vectors.take(torch.from_numpy(self.rows))
         self.dictionary = dictionary
 
-    def of(self, firings: Firings, n: int) -> dict[str, Shown]:
-        """Return for each latent the rows of highest pre-activation where it is silent, and of the lowest."""
+    def of(self, firings: Firings, n: int, n_spare: int = 0) -> dict[str, Shown]:
+        """Return for each latent the rows of highest pre-activation where it is silent, and of the lowest.
+
+        `spare` are as many as asked for that come after the highest ones.
+        """
         pre = self.pre_activations(firings.latents)
         sampled = np.searchsorted(self.rows, firings.rows)
         fires = self.rows[np.minimum(sampled, len(self.rows) - 1)] == firings.rows
-        n = min(n, len(self.rows))
-        lowest = (-pre).topk(n, dim=1)
+        lowest = (-pre).topk(min(n, len(self.rows)), dim=1)
         pre[torch.from_numpy(firings.latent[fires]), torch.from_numpy(sampled[fires])] = -torch.inf
-        highest = pre.topk(n, dim=1)
+        highest = pre.topk(min(n + n_spare, len(self.rows)), dim=1)
         return {
-            "near": self._shown(highest.indices, highest.values),
+            "near": self._shown(highest.indices[:, :n], highest.values[:, :n]),
             "negative": self._shown(lowest.indices, -lowest.values),
+            "spare": self._shown(highest.indices[:, n:], highest.values[:, n:]),
         }
 
     @torch.no_grad()

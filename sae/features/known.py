@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from sae.activations.store import Vectors
 from sae.dictionaries.base import Dictionary
+from sae.dictionaries.codes import Codes
 from sae.dictionaries.io import load_dictionary
-from sae.dictionaries.linear import Identity, IdentityConfig
+from sae.dictionaries.linear import Directions, Identity, IdentityConfig, Linear
 from sae.errors import EvaluationError
 from sae.evaluation.controls import random_directions
 from sae.evaluation.families import has_facets
 from sae.evaluation.gather import stored_for, take_sample
 from sae.evaluation.meanings import related_labels
-from sae.evaluation.sample import Sample, Units
+from sae.evaluation.sample import ENCODED_ROWS, Sample, Units, halves
 from sae.features.ablation import AblationLosses
+from sae.features.cards import rounded
+from sae.features.carried import Carried
 from sae.features.catalog_config import CatalogConfig
+from sae.features.directions import Direction
 from sae.features.labelled import FacetResponses, Labelled, best_control_auc
-from sae.features.neighbours import Neighbours, Relative
+from sae.features.neighbours import NearLatents, Neighbours, Relative
 from sae.features.neuron_links import NeuronLinks
 from sae.features.neurons import NeuronMixtures
 from sae.features.writes import CaptionWrites, LogitWrites
@@ -94,7 +99,7 @@ class Known:
         links = NeuronLinks(self.dictionary, rows, None if self.sample is None else self.sample.x)
         neighbours: Any = Neighbours(self.dictionary, rows, top, self._relatives())  # type: ignore[arg-type]
         found: dict[str, Section | None] = {
-            "writes": self._logits(drawn) or self._captions(),
+            "writes": self._logits(self.dictionary, drawn) or self._captions(self.units),
             "neurons": links,
             "neighbours": neighbours,
         }
@@ -116,26 +121,64 @@ class Known:
             mixture = {"mixture": NeuronMixtures(self.units, self.neurons, related)}
         return mixture | {name: section for name, section in labels.items() if section is not None}
 
-    def _logits(self, drawn: Int64[np.ndarray, "d_sae n"] | None) -> Section | None:
-        subject: Any = self.subject
-        if not LogitWrites.has_logits(self.dictionary, subject):
-            return None
-        losses = None if drawn is None else AblationLosses(self.dictionary, subject, self.inputs, drawn)
-        return LogitWrites(self.dictionary, subject, losses)
+    def directions(self, found: Sequence[Direction]) -> Directions:
+        """Return the units of directions; they answer 0 to the mean of the vectors."""
+        units = Directions.of(torch.stack([one.vector for one in found]), self.x.float().mean(0))
+        written = ("target_sites", "target_hookpoint")
+        units.provenance = {name: value for name, value in self.dictionary.provenance.items() if name not in written}
+        return units
 
-    def _captions(self) -> Section | None:
+    def direction_sections(self, directions: Directions, found: Sequence[Direction]) -> dict[str, Section]:
+        """Return the sections of directions: as those of latents, and what the dictionary has of them."""
+        sections: dict[str, Section | None] = {"neighbours": NearLatents(directions, self.dictionary)}
+        sections["carried"] = self._carried(directions)
+        units = None if self.sample is None else Units("directions", directions, self.sample)
+        sections["writes"] = self._logits(directions) or self._captions(units)
+        if units is not None:
+            sections |= {"labels": Labelled(units, self.controls), "facets": self._facets(units)}
+            sections["scores"] = OwnLabel(units, [one.label for one in found], self.controls)
+        return {name: section for name, section in sections.items() if section is not None}
+
+    @cached_property
+    def x(self) -> Shaped[Tensor, "rows d_in"]:
+        """The rows of the sample, and the first ones where there is none."""
+        if self.sample is not None:
+            return self.sample.x
+        return self.vectors.read(0, min(self.config.labelled_vectors, len(self.vectors)))
+
+    def _carried(self, directions: Directions) -> Section | None:
+        if isinstance(self.dictionary, Linear):
+            return None
+        if self.units is not None:
+            sample = self.units.sample
+            codes, match = self.units.codes, sample.match[sample.item]
+        else:
+            device = self.dictionary.W_dec.device
+            with torch.no_grad():
+                parts = [self.dictionary.encode(x.to(device).float()).to("cpu") for x in self.x.split(ENCODED_ROWS)]
+            codes, match = Codes.cat(parts), halves(self.vectors.provenance(0, len(self.x)).example, self.config.seed)
+        return Carried(directions.W_dec, self.x, codes, match, self.config.seed)
+
+    def _logits(self, dictionary: Dictionary, drawn: Int64[np.ndarray, "d_sae n"] | None = None) -> Section | None:
+        subject: Any = self.subject
+        if not LogitWrites.has_logits(dictionary, subject):
+            return None
+        losses = None if drawn is None else AblationLosses(dictionary, subject, self.inputs, drawn)
+        return LogitWrites(dictionary, subject, losses)
+
+    def _captions(self, units: Units | None) -> Section | None:
         embedding, inputs = self._embedding(), self.inputs
-        if self.units is None or embedding is None or not hasattr(inputs, "references"):
+        if units is None or embedding is None or not hasattr(inputs, "references"):
             return None
         subject: Any = self.subject
-        examples = self.units.sample.example
+        examples = units.sample.example
         references = inputs.references(int(examples.min()), int(examples.max()) + 1)  # type: ignore[attr-defined]
         captions = [reference[CAPTION] for reference in references if reference.get(CAPTION)]
         classes = inputs.classes  # type: ignore[attr-defined]
         words = [] if classes is None else list(inputs.label_names[classes.family])  # type: ignore[attr-defined]
         if not captions and not words:
             return None
-        return CaptionWrites.embedded(self.units.responses, embedding, subject, captions, words)
+        return CaptionWrites.embedded(units.responses, embedding, subject, captions, words)
 
     def _embedding(self) -> Float[Tensor, "items d_joint"] | None:
         """Return the sample's images in the joint space, where they were harvested."""
@@ -168,6 +211,30 @@ class Known:
             else:
                 found.append(Relative.by_activation(name, self.units, Units(name, other, self.units.sample)))
         return found
+
+
+class OwnLabel:
+    """The section "scores" of directions that were made for a label: how well they detect it.
+
+    The area under the ROC curve on the half of the sample to score on, which had no part in making them.
+
+    Args:
+        units: the directions, at work on the sample.
+        labels: number of the label of each, None for one that was made for none.
+        controls: the best control's area for each label, by name.
+    """
+
+    def __init__(self, units: Units, labels: Sequence[int | None], controls: Mapping[str, float]) -> None:
+        self._units, self._labels, self._controls = units, labels, controls
+
+    def of(self, latents: range) -> list[dict[str, Any] | None]:
+        """Return the section of each direction."""
+        return [None if (label := self._labels[one]) is None else self._section(one, label) for one in latents]
+
+    def _section(self, one: int, label: int) -> dict[str, Any]:
+        name = self._units.sample.table.names[label]
+        control = {"control": rounded(self._controls[name]), "against": "best neuron or random direction"}
+        return {"label_auc": {"value": rounded(float(self._units.auc[1][one, label]))} | control}
 
 
 def raw_neurons(d_in: int) -> Identity:

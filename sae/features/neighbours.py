@@ -130,6 +130,30 @@ class Neighbours:
         return {name: value for name, value in section.items() if value}
 
 
+class NearLatents:
+    """The section "neighbours" of directions: the latents that write and those that read most nearly along them.
+
+    Args:
+        directions: as rows.
+        dictionary: whose latents; of a transcoder, which writes elsewhere, those that read.
+        n: how many to name.
+    """
+
+    def __init__(self, directions: Dictionary, dictionary: Dictionary, n: int = N_NEAREST) -> None:
+        rows = {"decoder": dictionary.W_dec, "encoder": dictionary.W_enc_rows}
+        if dictionary.is_transcoder:
+            del rows["decoder"]
+        self._senses = {
+            name: by_decoder(directions.W_dec, others, n)
+            for name, others in rows.items()
+            if others.shape[1] == directions.d_in
+        }
+
+    def of(self, directions: range) -> list[dict[str, Any] | None]:
+        """Return the section of each direction."""
+        return [{name: sense.of(one) for name, sense in self._senses.items()} or None for one in directions]
+
+
 def by_decoder(
     W_dec: Float[Tensor, "d_sae d_out"], others: Float[Tensor, "others d_out"] | None = None, n: int = N_NEAREST
 ) -> Nearest:

@@ -81,7 +81,7 @@ def export_neuronpedia(
         catalog: whose latents.
         out: where MODEL/SOURCE is made.
         upload: names.
-        explanations: of the catalog, each with kind, index, text, author, method and score.
+        explanations: of the catalog, each with kind, index, text, author, method, and score or what was given for it.
         W_dec: the decoder; latents can only be steered with there if their directions are given.
 
     Raises:
@@ -218,7 +218,7 @@ class _Rows:
             "notes": None,
             "author": one.get("author"),
             "method": one.get("method"),
-            "score": one.get("score"),
+            "score": one.get("given") if one.get("score") is None else one["score"],
         }
 
     def _activation(

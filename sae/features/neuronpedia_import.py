@@ -30,7 +30,7 @@ def import_neuronpedia(folder: Path | str, out: Path | str) -> tuple[Catalog, li
             examples.setdefault(index, []).append(packed_rows(some))
     explanations = [_explanation(row) for path in _batches(folder / "explanations") for row in _rows(path)]
     titles: dict[int, str] = {}
-    for one in sorted(explanations, key=lambda one: -(one["score"] or 0)):
+    for one in sorted(explanations, key=lambda one: -(one["given"] or 0)):
         titles.setdefault(one["index"], one["text"])
     found: dict[int, bytes] = {}
     feature: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def _explanation(row: Mapping[str, Any]) -> dict[str, Any]:
         "text": row["description"],
         "author": row.get("author") or row.get("explanationModelName") or row.get("authorId") or "Neuronpedia",
         "method": row.get("method") or row.get("typeName") or "Neuronpedia",
-        "score": row.get("score"),
+        "given": row.get("score"),
     }
 
 

@@ -105,7 +105,7 @@ def one_of_each(
     return found.reshape(len(bounds), -1)
 
 
-def priorities(numbers: Shaped[np.ndarray, " nnz"], seed: int) -> UInt64[np.ndarray, " nnz"]:
+def priorities(numbers: Shaped[np.ndarray, "*shape"], seed: int) -> UInt64[np.ndarray, "*shape"]:
     """Return a random number for each number, always the same."""
     start = scramble(np.array([seed], dtype=np.uint64))
     return scramble(start + numbers.astype(np.uint64))

@@ -37,7 +37,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 def test_a_latent_has_every_section(catalog: Catalog) -> None:
     card = catalog[1981]
-    expected = {"statistics", "examples", "writes", "neurons", "neighbours", "labels", "scores"}
+    expected = {"statistics", "examples", "held_out", "writes", "neurons", "neighbours", "labels", "scores"}
     assert set(card.sections) == expected
     assert card["labels"][0]["label"] == "role=class definition" and card["labels"][0]["auc"] > 0.9
     assert {token for token, _ in card["writes"]["up"]} >= {"():", "Manager"}

@@ -53,8 +53,8 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 
 def test_each_subject_answers_what_it_can(text: Loaded, image: Loaded) -> None:
-    assert set(asks_of(text)) == {"sentence", "contrast"}
-    assert set(asks_of(image)) == {"phrase", "image", "contrast"}
+    assert set(asks_of(text)) == {"sentence", "contrast", "circuit"}
+    assert set(asks_of(image)) == {"phrase", "image", "contrast", "circuit"}
 
 
 def test_a_catalog_of_something_else_is_refused(text: Loaded, image: Loaded) -> None:

@@ -140,9 +140,9 @@ def test_only_examples_on_which_it_fires_are_shown(text: Catalog, tmp_path: Path
 
 def test_a_catalog_comes_back(text: Catalog, tmp_path: Path) -> None:
     said = [
-        {"kind": "latent", "index": 1, "text": "a letter", "author": "ann", "method": "person", "score": 0.7},
-        {"kind": "latent", "index": 1, "text": "letters", "author": "bob", "method": "llm", "score": 0.9},
-        {"kind": "neuron", "index": 1, "text": "a neuron", "author": "ann", "method": "person", "score": None},
+        {"kind": "latent", "index": 1, "text": "a letter", "author": "ann", "method": "person", "given": 0.7},
+        {"kind": "latent", "index": 1, "text": "letters", "author": "bob", "method": "llm", "given": 0.9},
+        {"kind": "neuron", "index": 1, "text": "a neuron", "author": "ann", "method": "person", "given": None},
     ]
     folder = export_neuronpedia(text, tmp_path / "out", UPLOAD, said)
     back, explanations = import_neuronpedia(folder, tmp_path / "back")

@@ -71,7 +71,7 @@ def go(tab: Any, address: str, hash: str) -> None:
 
 def test_questions_are_named_and_answered(client: TestClient, text: Loaded) -> None:
     about = client.get("/api/live").json()
-    assert set(about) == {"sentence", "contrast"} and about["contrast"]["takes"] == "texts"
+    assert set(about) == {"sentence", "contrast", "circuit"} and about["contrast"]["takes"] == "texts"
     answer = client.post("/api/live/sentence", headers=HERE, json={"text": "The cat"})
     assert answer.status_code == 200 and answer.json() == json.loads(
         json.dumps(asks_of(text)["sentence"].answer("The cat"))
