@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae.evaluation.joint_space import text_cosines
 from sae.features.attribution import Member, observe, only_modality
-from sae.features.outputs import CONCEPT, NearWords, Outputs, words_of
+from sae.features.outputs import NearWords, Outputs, words_of
 from sae.features.removal import chunks, stacked
 from sae.features.show import token_decoder
 from sae.features.writes import LogitWrites
@@ -96,7 +96,9 @@ class Glossary:
         told, inputs = torch.full(rows.keep.shape, -1), self.inputs
         if words_of(inputs):
             labels: Any = inputs
-            told[:] = torch.tensor([int(labels.labels(one, one + 1)[CONCEPT][0]) for one in examples])[:, None]
+            told[:] = torch.tensor([int(labels.labels(one, one + 1)[labels.classes.family][0]) for one in examples])[
+                :, None
+            ]
         return told
 
     def _named(self, member: Member, name: int) -> str:

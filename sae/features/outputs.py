@@ -12,8 +12,6 @@ from sae.features.show import token_decoder
 from sae.inputs.base import Inputs
 from sae.subjects.base import ImageTextSubject, Subject
 
-CONCEPT = "concept"
-
 
 @runtime_checkable
 class Outputs(Protocol):
@@ -87,5 +85,6 @@ def outputs_of(subject: Subject, inputs: Inputs, hookpoint: str) -> Outputs | No
 
 
 def words_of(inputs: Any) -> Sequence[str]:
-    """Return the concepts that inputs with labels know; none otherwise."""
-    return tuple(getattr(inputs, "label_names", {}).get(CONCEPT, ()))
+    """Return the names of the classes that inputs know; none otherwise."""
+    classes = getattr(inputs, "classes", None)
+    return () if classes is None else tuple(inputs.label_names[classes.family])

@@ -30,7 +30,7 @@ def held_out(n: int = 6) -> list[dict[str, Any]]:
 
 def written(folder: Path, **changes: Any) -> Catalog:
     cards = [Card("latent", 0, "none", {}), Card("latent", 1, "kites", {"held_out": held_out()})]
-    write_shard(folder / "latents", 0, cards)
+    write_shard(folder / "latents", 0, [card.packed() for card in cards])
     about: dict[str, Any] = {"dictionary": {"sha256": "0"}, "subject": "s", "hookpoint": "h", "store": "none"}
     about |= {"modality": "text", "n_vectors": 1, "n_examples": 1, "counts": {"latents": 2}, "complete": True}
     About(**(about | changes)).save(folder)
