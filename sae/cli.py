@@ -111,8 +111,8 @@ def catalog(arguments: list[str]) -> None:
     from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
-    from sae.features.build import build
-    from sae.features.catalog_config import CatalogConfig
+    from sae.features.building.build import build
+    from sae.features.building.catalog_config import CatalogConfig
 
     if not {"-h", "--help"} & set(arguments):
         positional = take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
@@ -257,8 +257,8 @@ def serve(arguments: list[str]) -> None:
 
     catalog, asks = Catalog.open(path), {}
     if store is not None:
-        from sae.features.live import asks_of
-        from sae.features.opening import open_loaded
+        from sae.features.live.asks import asks_of
+        from sae.features.live.opening import open_loaded
 
         asks = asks_of(open_loaded(catalog, Path(store), others))
     run(catalog, int(port), asks)
@@ -271,9 +271,9 @@ def circuit(arguments: list[str]) -> None:
     catalog was made from. Effects are per firing of the latent; control is what an ablation has to exceed.
     """
     from sae.features.catalog import Catalog, write_json
-    from sae.features.circuit_graph import HEADER
-    from sae.features.circuits import circuit as run
-    from sae.features.opening import open_loaded
+    from sae.features.circuits.circuit import circuit as run
+    from sae.features.circuits.graph import HEADER
+    from sae.features.live.opening import open_loaded
 
     store, out, others = (
         take_option(arguments, "--live"),

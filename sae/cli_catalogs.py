@@ -54,8 +54,8 @@ def _taken_upload(arguments: list[str]) -> dict[str, str]:
 
 
 def _to_neuronpedia(catalog: Any, out: Path, upload: dict[str, str], with_vectors: bool) -> None:
+    from sae.features.exchange.neuronpedia import Upload, export_neuronpedia
     from sae.features.explanations import Explanations
-    from sae.features.neuronpedia import Upload, export_neuronpedia
 
     W_dec = None
     if with_vectors:
@@ -75,9 +75,9 @@ def import_(arguments: list[str]) -> None:
     FOLDER is that of one source of Neuronpedia's (with features/, activations/ and explanations/), or SAEDashboard's
     output with its batch-N.json. Explanations that come with them are kept. CATALOG is a folder that is new or empty.
     """
+    from sae.features.exchange.neuronpedia_import import import_neuronpedia
+    from sae.features.exchange.saedashboard import import_saedashboard
     from sae.features.explanations import Explanations
-    from sae.features.neuronpedia_import import import_neuronpedia
-    from sae.features.saedashboard import import_saedashboard
 
     readers: dict[str, Callable[[str, Path], tuple[Any, list[dict[str, Any]]]]] = {
         "neuronpedia": import_neuronpedia,
@@ -108,7 +108,7 @@ def judge(arguments: list[str]) -> None:
     its text is changed.
     """
     from sae.features.catalog import Catalog
-    from sae.features.judging import score
+    from sae.features.judging.judge import score
 
     latents, store = take_option(arguments, "--latents"), take_option(arguments, "--live")
     chat = {name: take_option(arguments, f"--{name}") for name in ("endpoint", "model", "key-variable")}
@@ -133,7 +133,7 @@ def judge(arguments: list[str]) -> None:
 def _joint_space_judge(catalog: Any, store: Path) -> Any:
     from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
-    from sae.features.judging import JointSpaceJudge
+    from sae.features.judging.judge import JointSpaceJudge
 
     if ActivationStore(store).hash != catalog.about.store:
         raise ConfigError(f"--live {store}: {catalog.path} was not made from it; name the store that it was made from.")
@@ -141,7 +141,7 @@ def _joint_space_judge(catalog: Any, store: Path) -> Any:
 
 
 def _chat_judge(chat: dict[str, str | None]) -> Any:
-    from sae.features.chat_judge import ChatJudge
+    from sae.features.judging.chat_judge import ChatJudge
 
     endpoint, model, variable = chat["endpoint"], chat["model"], chat["key-variable"]
     if endpoint is None or model is None:

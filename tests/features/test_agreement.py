@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae.features.agreement import Agreement, wilson
+from sae.features.judging.agreement import Agreement, wilson
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.booleans()), min_size=2, max_size=30))

@@ -14,12 +14,12 @@ from sae.dictionaries.codes import Codes
 from sae.dictionaries.linear import Directions
 from sae.errors import CatalogError
 from sae.evaluation.gather import take_sample
-from sae.features.build import build
-from sae.features.carried import Carried
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.directions import Sources, logistic_probe, of_label
+from sae.features.building.evidence import Amounts
 from sae.features.catalog import Catalog
-from sae.features.catalog_config import CatalogConfig
-from sae.features.directions import Sources, logistic_probe, of_label
-from sae.features.evidence import Amounts
+from sae.features.sections.carried import Carried
 from sae.server.export import pointers
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.features.evidence import Amounts, Evidence, Origins, Shown
-from sae.features.firings import Firings
-from sae.features.held_out import FEWEST, NAMES, REACH, HeldOut, compact, section
+from sae.features.building.evidence import Amounts, Evidence, Origins, Shown
+from sae.features.building.firings import Firings
+from sae.features.building.held_out import FEWEST, NAMES, REACH, HeldOut, compact, section
 
 N_EXAMPLES, LENGTH = 120, 6
 ORIGINS = Origins(np.repeat(np.arange(N_EXAMPLES) * 2, LENGTH), np.tile(np.arange(LENGTH), N_EXAMPLES))

@@ -15,9 +15,9 @@ from sae import cli
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import About, Catalog, write_shard
-from sae.features.chat_judge import ChatJudge, excerpt, read_answers
 from sae.features.explanations import Explanations
-from sae.features.judging import JointSpaceJudge, score
+from sae.features.judging.chat_judge import ChatJudge, excerpt, read_answers
+from sae.features.judging.judge import JointSpaceJudge, score
 from sae.tensors import Batch
 
 

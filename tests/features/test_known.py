@@ -6,10 +6,10 @@ import pytest
 
 import sae
 from sae.activations.harvest_config import HarvestConfig
-from sae.features.build import build
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.evidence import Amounts
 from sae.features.catalog import Catalog
-from sae.features.catalog_config import CatalogConfig
-from sae.features.evidence import Amounts
 from sae.inputs.configs import StdlibInputsConfig
 
 HOOKPOINT = "blocks.0.mlp.hook_post"

@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 from sae.activations.store import ActivationStore
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import CatalogError, InputsError, SubjectError
-from sae.features.build import build
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
 from sae.features.catalog import Catalog
-from sae.features.catalog_config import CatalogConfig
-from sae.features.contrast_sets import ContrastAsk
-from sae.features.given import MOST_SIDE, frame_of
-from sae.features.image import ImageAsk
-from sae.features.label_sets import choose
-from sae.features.live import asks_of
-from sae.features.loaded import Loaded
-from sae.features.phrase import PLAIN, PhraseAsk, words_and_templates
-from sae.features.sentence import SentenceAsk
+from sae.features.live.asks import asks_of
+from sae.features.live.contrast_sets import ContrastAsk
+from sae.features.live.given import MOST_SIDE, frame_of
+from sae.features.live.image import ImageAsk
+from sae.features.live.label_sets import choose
+from sae.features.live.loaded import Loaded
+from sae.features.live.phrase import PLAIN, PhraseAsk, words_and_templates
+from sae.features.live.sentence import SentenceAsk
 from sae.tensors import Batch, Kind
 
 WORDS = ["The cat sat", "A dog ran after the cat", "amused", "mat mat mat"]

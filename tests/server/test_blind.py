@@ -8,9 +8,9 @@ import pytest
 from conftest import served
 from toy_catalog import SCRIPT, write_toy_catalog
 
-from sae.features.agreement import Agreement
 from sae.features.catalog import Catalog
 from sae.features.explanations import Explanation, Explanations
+from sae.features.judging.agreement import Agreement
 from sae.server.export import export
 
 pytestmark = pytest.mark.browser

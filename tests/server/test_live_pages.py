@@ -15,9 +15,9 @@ from toy_catalog import write_toy_catalog
 
 from sae.errors import CatalogError
 from sae.features.catalog import Catalog
-from sae.features.live import asks_of
-from sae.features.loaded import Loaded
-from sae.features.opening import open_loaded
+from sae.features.live.asks import asks_of
+from sae.features.live.loaded import Loaded
+from sae.features.live.opening import open_loaded
 from sae.server import live as module
 from sae.server.app import create_app
 from sae.server.export import export

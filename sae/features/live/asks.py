@@ -7,12 +7,12 @@ one class with `about` and `__call__` (see `server/live.py`), and is here only i
 from collections.abc import Callable
 from typing import Any
 
-from sae.features.circuits import CircuitAsk
-from sae.features.contrast_sets import ContrastAsk
-from sae.features.image import ImageAsk
-from sae.features.loaded import Loaded
-from sae.features.phrase import PhraseAsk
-from sae.features.sentence import SentenceAsk
+from sae.features.circuits.circuit import CircuitAsk
+from sae.features.live.contrast_sets import ContrastAsk
+from sae.features.live.image import ImageAsk
+from sae.features.live.loaded import Loaded
+from sae.features.live.phrase import PhraseAsk
+from sae.features.live.sentence import SentenceAsk
 
 __all__ = ["KINDS_OF_ASK", "Loaded", "asks_of"]
 

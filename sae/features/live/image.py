@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sae.features.cards import rounded
-from sae.features.given import FORMATS, frame_of, image_batches, png
-from sae.features.loaded import Loaded
-from sae.features.reading import read
+from sae.features.live.given import FORMATS, frame_of, image_batches, png
+from sae.features.live.loaded import Loaded
+from sae.features.live.reading import read
 from sae.tensors import Kind
 
 MOST_LATENTS = 40

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Int64, Shaped, UInt64
 
 from sae.activations.rows import scramble
-from sae.features.firings import Firings
+from sae.features.building.firings import Firings
 
 SHIFT = np.int64(32)
 LARGEST_BITS = np.int64(0x7FFFFFFF)

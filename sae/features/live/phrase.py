@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sae.evaluation.joint_space import text_cosines
 from sae.features.cards import rounded
-from sae.features.given import Texts, field
-from sae.features.loaded import Loaded
+from sae.features.live.given import Texts, field
+from sae.features.live.loaded import Loaded
 from sae.subjects.base import ImageTextSubject
 
 JOINT = ("visual.embedding", "text.embedding")

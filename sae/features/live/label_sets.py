@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sae.errors import InputsError, nearest
-from sae.features.contexts import runs
+from sae.features.building.contexts import runs
 from sae.inputs.base import Inputs, Labelled
 from sae.tensors import Batch
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from sae.features.contexts import Ref
-from sae.features.evidence import Origins, Shown
-from sae.features.firings import Firings
-from sae.features.sampling import SHIFT, bits, one_of_each, priorities, split
+from sae.features.building.contexts import Ref
+from sae.features.building.evidence import Origins, Shown
+from sae.features.building.firings import Firings
+from sae.features.building.sampling import SHIFT, bits, one_of_each, priorities, split
 
 FEWEST = 4
 """Of either kind; with fewer nothing can be told, and a card has none."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sae.errors import CatalogError
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import card_of, copy_images, example_of, packed_rows, unpacked_rows, write_catalog
+from sae.features.exchange.foreign import card_of, copy_images, example_of, packed_rows, unpacked_rows, write_catalog
 
 
 def import_neuronpedia(folder: Path | str, out: Path | str) -> tuple[Catalog, list[dict[str, Any]]]:

@@ -28,7 +28,7 @@ from sae.durable import write_durably
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import bars, copy_images
+from sae.features.exchange.foreign import bars, copy_images
 
 BATCH = 1024
 CREATOR = "clkht01d40000jv08hvalcvly"

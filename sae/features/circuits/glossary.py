@@ -10,11 +10,11 @@ from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from sae.evaluation.joint_space import text_cosines
-from sae.features.attribution import Member, observe, only_modality
-from sae.features.outputs import NearWords, Outputs, words_of
+from sae.features.circuits.attribution import Member, observe, only_modality
+from sae.features.circuits.outputs import NearWords, Outputs, words_of
 from sae.features.removal import chunks, stacked
+from sae.features.sections.writes import LogitWrites
 from sae.features.show import token_decoder
-from sae.features.writes import LogitWrites
 from sae.inputs.base import Inputs
 from sae.subjects.base import Subject
 from sae.tensors import Batch

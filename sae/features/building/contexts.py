@@ -12,9 +12,9 @@ from jaxtyping import Int, Int64, UInt8
 
 from sae.activations.examples import StoredInputs
 from sae.errors import CatalogError
+from sae.features.building.evidence import Origins, Shown
+from sae.features.building.firings import Firings
 from sae.features.cards import rounded
-from sae.features.evidence import Origins, Shown
-from sae.features.firings import Firings
 from sae.features.rounding import array_rounded
 from sae.inputs.base import Inputs
 

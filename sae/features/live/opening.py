@@ -7,7 +7,7 @@ from sae.activations.reopen import open_store
 from sae.activations.store import ActivationStore
 from sae.dictionaries.io import load_dictionary
 from sae.features.catalog import Catalog
-from sae.features.loaded import Loaded
+from sae.features.live.loaded import Loaded
 
 
 def open_loaded(catalog: Catalog, store: Path, others: Sequence[str] = ()) -> Loaded:

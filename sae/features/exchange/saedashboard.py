@@ -8,7 +8,7 @@ from typing import Any
 
 from sae.errors import CatalogError
 from sae.features.catalog import About, Catalog
-from sae.features.foreign import card_of, example_of, write_catalog
+from sae.features.exchange.foreign import card_of, example_of, write_catalog
 
 
 def import_saedashboard(folder: Path | str, out: Path | str) -> Catalog:

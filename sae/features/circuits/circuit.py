@@ -32,7 +32,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.errors import CatalogError
-from sae.features.attribution import (
+from sae.features.cards import Card, rounded
+from sae.features.circuits.attribution import (
     Activity,
     Member,
     attributions,
@@ -44,12 +45,11 @@ from sae.features.attribution import (
     tangent_of,
     tangents,
 )
-from sae.features.cards import Card, rounded
-from sae.features.circuit_graph import CENTRE, DOWNSTREAM, OUTPUT, UPSTREAM, Circuit, CircuitConfig, Edge, Node
-from sae.features.confirmation import Targets, ablated, confirmed, peers, threshold
-from sae.features.glossary import Glossary
-from sae.features.loaded import Loaded
-from sae.features.outputs import outputs_of
+from sae.features.circuits.confirmation import Targets, ablated, confirmed, peers, threshold
+from sae.features.circuits.glossary import Glossary
+from sae.features.circuits.graph import CENTRE, DOWNSTREAM, OUTPUT, UPSTREAM, Circuit, CircuitConfig, Edge, Node
+from sae.features.circuits.outputs import outputs_of
+from sae.features.live.loaded import Loaded
 from sae.features.removal import stacked
 from sae.tensors import Batch
 

@@ -11,7 +11,7 @@ from sae.activations.store import TRAINING_KINDS
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.errors import HookpointError
-from sae.features.loaded import Loaded
+from sae.features.live.loaded import Loaded
 from sae.tensors import Batch, Kind
 
 ENCODED_ROWS = 4096

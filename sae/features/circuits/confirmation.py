@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae.features.attribution import Activity, passed, pre_activations
-from sae.features.outputs import Outputs
+from sae.features.circuits.attribution import Activity, passed, pre_activations
+from sae.features.circuits.outputs import Outputs
 from sae.features.removal import chunks, copied, without, written
 from sae.subjects.base import Activation, Subject
 from sae.tensors import Batch

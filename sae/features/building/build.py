@@ -26,7 +26,18 @@ from sae.activations.store import ActivationStore, Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import CatalogError
 from sae.evaluation.ground import Rows, check_belonging
-from sae.features import held_out
+from sae.features.building import held_out
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.contexts import Contexts, ImageContexts, Ref, TextContexts, references
+from sae.features.building.directions import Direction, Sources
+from sae.features.building.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
+from sae.features.building.firings import Firings, Record, record
+from sae.features.building.held_out import HeldOut
+from sae.features.building.known import Known, Section, raw_neurons
+from sae.features.building.overall import Entry, Index, entry_of, write_index, write_overall
+from sae.features.building.sampling import Entries, one_of_each, priorities, split, strongest
+from sae.features.building.titles import CaptionTitles, text_title
+from sae.features.building.workers import in_order, usable_cores, without_cycle_search
 from sae.features.cards import Card
 from sae.features.catalog import (
     CARDS_PER_SHARD,
@@ -38,20 +49,9 @@ from sae.features.catalog import (
     write_places,
     write_shard,
 )
-from sae.features.catalog_config import CatalogConfig
-from sae.features.contexts import Contexts, ImageContexts, Ref, TextContexts, references
-from sae.features.directions import Direction, Sources
-from sae.features.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
-from sae.features.firings import Firings, Record, record
-from sae.features.held_out import HeldOut
-from sae.features.known import Known, Section, raw_neurons
-from sae.features.overall import Entry, Index, entry_of, write_index, write_overall
-from sae.features.sampling import Entries, one_of_each, priorities, split, strongest
-from sae.features.scores import Scores
+from sae.features.sections.scores import Scores
+from sae.features.sections.writes import CaptionWrites
 from sae.features.show import token_decoder
-from sae.features.titles import CaptionTitles, text_title
-from sae.features.workers import in_order, usable_cores, without_cycle_search
-from sae.features.writes import CaptionWrites
 from sae.inputs.base import Inputs
 from sae.log import progress
 from sae.subjects.base import Subject

@@ -6,7 +6,7 @@ from typing import Any
 
 from sae import config as configs
 from sae.errors import ConfigError
-from sae.features.evidence import Amounts
+from sae.features.building.evidence import Amounts
 
 
 @dataclass(frozen=True, kw_only=True)

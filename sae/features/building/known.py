@@ -24,16 +24,16 @@ from sae.evaluation.families import has_facets
 from sae.evaluation.gather import stored_for, take_sample
 from sae.evaluation.meanings import related_labels
 from sae.evaluation.sample import ENCODED_ROWS, Sample, Units, halves
-from sae.features.ablation import AblationLosses
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.directions import Direction
 from sae.features.cards import rounded
-from sae.features.carried import Carried
-from sae.features.catalog_config import CatalogConfig
-from sae.features.directions import Direction
-from sae.features.labelled import FacetResponses, Labelled, best_control_auc
-from sae.features.neighbours import NearLatents, Neighbours, Relative
-from sae.features.neuron_links import NeuronLinks
-from sae.features.neurons import NeuronMixtures
-from sae.features.writes import CaptionWrites, LogitWrites
+from sae.features.sections.ablation import AblationLosses
+from sae.features.sections.carried import Carried
+from sae.features.sections.labelled import FacetResponses, Labelled, best_control_auc
+from sae.features.sections.neighbours import NearLatents, Neighbours, Relative
+from sae.features.sections.neuron_links import NeuronLinks
+from sae.features.sections.neurons import NeuronMixtures
+from sae.features.sections.writes import CaptionWrites, LogitWrites
 from sae.inputs.base import Inputs
 from sae.inputs.base import Labelled as LabelledInputs
 from sae.subjects.base import ImageTextSubject, Subject

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.errors import CatalogError
-from sae.features.agreement import Agreement
 from sae.features.catalog import Catalog
 from sae.features.explanations import Explanation, Explanations
+from sae.features.judging.agreement import Agreement
 from sae.inputs.base import Inputs
 from sae.subjects.base import ImageTextSubject, Subject
 from sae.tensors import Batch

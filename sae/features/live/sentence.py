@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from sae.features.cards import rounded
-from sae.features.given import MOST_CHARACTERS, Texts, field
-from sae.features.loaded import Loaded
-from sae.features.reading import Read, read
+from sae.features.live.given import MOST_CHARACTERS, Texts, field
+from sae.features.live.loaded import Loaded
+from sae.features.live.reading import Read, read
 from sae.features.show import token_decoder
 from sae.tensors import Kind
 

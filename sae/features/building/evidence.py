@@ -13,10 +13,10 @@ from torch import Tensor
 from sae.activations.store import Vectors
 from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError
+from sae.features.building.firings import Firings
+from sae.features.building.sampling import Entries, Ranked, one_of_each, priorities, split, strongest
 from sae.features.cards import rounded
-from sae.features.firings import Firings
 from sae.features.rounding import array_rounded
-from sae.features.sampling import Entries, Ranked, one_of_each, priorities, split, strongest
 
 N_BINS = 32
 LOG_RANGE = 4096.0

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from sae.features.building.map import Map, draw_map
+from sae.features.building.titles import searched
 from sae.features.cards import Card
 from sae.features.catalog import About, write_columns, write_json
-from sae.features.map import Map, draw_map
-from sae.features.scores import Scores, facts
-from sae.features.titles import searched
+from sae.features.sections.scores import Scores, facts
 
 STATISTICS = ("rate", "max", "mean", "n_fired")
 """Statistics of a card that are columns too."""

@@ -15,11 +15,11 @@ from sae.errors import InputsError
 from sae.evaluation.controls import random_directions
 from sae.evaluation.pooling import pool_dense
 from sae.features.cards import rounded
-from sae.features.contrast import Contrast, contrast
-from sae.features.given import Texts, field, frame_of, image_batches, png
-from sae.features.label_sets import Chosen, choose, families
-from sae.features.loaded import Loaded
-from sae.features.reading import Read, encoded, read
+from sae.features.live.contrast import Contrast, contrast
+from sae.features.live.given import Texts, field, frame_of, image_batches, png
+from sae.features.live.label_sets import Chosen, choose, families
+from sae.features.live.loaded import Loaded
+from sae.features.live.reading import Read, encoded, read
 from sae.features.rounding import all_rounded
 from sae.features.show import token_decoder
 
