@@ -10,6 +10,7 @@ host name.
     GET  /api/card/KIND/INDEX               a card, compressed as it lies in its file
     GET  /api/titles/KIND?index=1,2,3       titles by number
     GET  /api/search/KIND?q=TEXT&limit=200  cards whose title, words or explanations hold every word of the text
+    GET  /api/matching/KIND?q=TEXT          the numbers of all of these
     GET  /api/explanations/KIND/INDEX       explanations of a card
     POST /api/explanations/KIND/INDEX       {"act": "add", ...}; all acts are those of `features/explanations.py`
     GET, POST /api/live/...                 questions to the loaded subject; see `live.py`
@@ -37,7 +38,7 @@ from sae.features.explanations import Explanations, StaleEditError
 from sae.server.files import IMAGE_NAME, page_files
 from sae.server.live import Ask, LiveAnswers
 from sae.server.requests import refuse_other_sites, small_json
-from sae.server.search import search
+from sae.server.search import matching, search
 
 HOSTS = ["127.0.0.1", "localhost"]
 MOST_BODY_BYTES = 64 * 1024
@@ -69,6 +70,7 @@ def create_app(catalog: Catalog, asks: Mapping[str, Ask] | None = None) -> ASGIA
         Route("/api/card/{kind}/{index}", pages.card),
         Route("/api/titles/{kind}", pages.titles),
         Route("/api/search/{kind}", pages.search),
+        Route("/api/matching/{kind}", pages.matching),
         Route("/api/explanations/{kind}/{index}", pages.explanations),
         Route("/api/explanations/{kind}/{index}", pages.explain, methods=["POST"]),
         Route("/api/live", live.about),
@@ -129,13 +131,17 @@ class Pages:
         return JSONResponse({str(index): words[index][0] for index in wanted})
 
     def search(self, request: Request) -> Response:
-        shelf = self._shelf(request)
         limit = request.query_params.get("limit", "200")
         most = min(int(limit), MOST_FOUND) if _is_index(limit) else 200
-        text = request.query_params.get("q", "")
+        return JSONResponse(search(*self._looked_for(request), most))
+
+    def matching(self, request: Request) -> Response:
+        return JSONResponse({"indices": [index for index, _ in matching(*self._looked_for(request))]})
+
+    def _looked_for(self, request: Request) -> tuple[str, list[tuple[str, str]], dict[int, str]]:
+        shelf = self._shelf(request)
         said = {index: "\n".join(one.text for one in found) for index, found in self.said.by_card(shelf.kind).items()}
-        found = search(text, shelf.words, said)
-        return JSONResponse({"total": len(found), "found": found[:most]})
+        return request.query_params.get("q", ""), shelf.words, said
 
     def explanations(self, request: Request) -> Response:
         kind, index = self._shelf(request).kind, self._index(request)

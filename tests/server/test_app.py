@@ -11,7 +11,7 @@ from toy_catalog import write_toy_catalog
 
 from sae.features.catalog import Catalog
 from sae.server.app import HEADERS, create_app
-from sae.server.search import search
+from sae.server.search import matching, search
 
 ORIGIN = "http://127.0.0.1:8000"
 HERE = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
@@ -161,9 +161,22 @@ def test_large_bodies_are_refused(client: TestClient) -> None:
 
 def test_search_ranks_titles_then_explanations_then_words() -> None:
     words = [("a", "kite in words"), ("b", "nothing"), ("Kite", "x"), ("c", "")]
-    found = search("kite", words, {1: "a KITE, says Ada", 3: "other"})
+    said = {1: "a KITE, says Ada", 3: "other"}
+    answer = search("kite", words, said)
+    found = answer["found"]
     assert [(hit["index"], hit["where"]) for hit in found] == [(2, "title"), (1, "explanation"), (0, "words")]
-    assert search("kite words", words, {}) == [found[2]] and search("  ", words, {}) == []
+    assert search("kite", words, said, 2) == {"total": 3, "found": found[:2]}
+    assert search("kite words", words, {})["found"] == [found[2]] and search("  ", words, {})["total"] == 0
+    assert [index for index, _ in matching("kite", words, said)] == [0, 1, 2]
+
+
+def test_all_that_match_are_told_whatever_their_number(tmp_path: Path) -> None:
+    write_toy_catalog(tmp_path, n_latents=8000)
+    client = TestClient(create_app(Catalog.open(tmp_path)), base_url=ORIGIN)
+    words = Catalog.open(tmp_path).latents.words
+    term = "docstring"
+    wanted = [i for i, both in enumerate(words) if term in "\n".join(both).casefold()]
+    assert client.get("/api/matching/latent", params={"q": term}).json() == {"indices": wanted} and len(wanted) > 2000
 
 
 def test_a_damaged_shard_is_said_so(tmp_path: Path) -> None:

@@ -32,6 +32,25 @@ export function fileSource() {
     return { within: index % about.cards_per_chunk, ...(await chunk(`${kind}/cards/${Math.floor(number / 1000)}/${number}`)) };
   }
 
+  /** Cards that hold every word of the text: by title first, then by explanation, then by words. */
+  async function holding(kind, text) {
+    const { word_chunks: count } = await chunk("about");
+    const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = [[], [], []];
+    for (let part = 0; terms.length && part < (count[kind] ?? 0); part++) {
+      const { first, rows } = await chunk(`${kind}/words/${part}`);
+      rows.forEach((fields, i) => {
+        const lowered = fields.map((field) => field.toLowerCase()), whole = lowered.join("\n");
+        if (!terms.every((term) => whole.includes(term))) return;
+        const found_in = lowered.findIndex((field) => field.includes(terms[0]));
+        const place = found_in < 0 ? 2 : found_in;
+        const start = Math.max(0, lowered[place].indexOf(terms[0]) - 40);
+        found[place].push({ index: first + i, title: fields[0], where: ["title", "explanation", "words"][place], snippet: fields[place].slice(start, start + 80) });
+      });
+    }
+    return found.flat();
+  }
+
   const titles = (kind) => chunk(`${kind}/titles`);
   return {
     canWrite: false,
@@ -54,22 +73,11 @@ export function fileSource() {
       const all = await titles(kind);
       return Object.fromEntries(indices.filter((index) => index < all.length).map((index) => [index, all[index]]));
     },
+    async matching(kind, text) {
+      return (await holding(kind, text)).map((hit) => hit.index).sort((a, b) => a - b);
+    },
     async search(kind, text, limit = 200) {
-      const { word_chunks: count } = await chunk("about");
-      const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
-      const found = [[], [], []];
-      for (let part = 0; terms.length && part < (count[kind] ?? 0); part++) {
-        const { first, rows } = await chunk(`${kind}/words/${part}`);
-        rows.forEach((fields, i) => {
-          const lowered = fields.map((field) => field.toLowerCase()), whole = lowered.join("\n");
-          if (!terms.every((term) => whole.includes(term))) return;
-          const found_in = lowered.findIndex((field) => field.includes(terms[0]));
-          const place = found_in < 0 ? 2 : found_in;
-          const start = Math.max(0, lowered[place].indexOf(terms[0]) - 40);
-          found[place].push({ index: first + i, title: fields[0], where: ["title", "explanation", "words"][place], snippet: fields[place].slice(start, start + 80) });
-        });
-      }
-      const all = found.flat();
+      const all = await holding(kind, text);
       return { total: all.length, found: all.slice(0, limit) };
     },
     explanations: async (kind, index) => (await cardChunk(kind, index)).explanations[index] ?? [],

@@ -74,7 +74,7 @@ function fillShelf(shelf, { source, about, kind, count, columns, overview }) {
   const titleOf = async (index) => (await source.titles(kind, [index]))[index];
   const map = columns.map_x && columns.map_y ? drawScatter({ x: columns.map_x, y: columns.map_y, cluster: columns.cluster ?? null, clusters: overview.clusters ?? [], nameOf: titleOf, open }) : null;
   const table = drawTable({ columns, count, link: (index) => `#/${kind}/${index}`, titles: (indices) => source.titles(kind, indices),
-    search: (text) => source.search(kind, text, count), onFilter: (set) => map?.highlight(set) });
+    matching: (text) => source.matching(kind, text), onFilter: (set) => map?.highlight(set) });
   const tabs = kinds.length > 1 ? h("nav", { class: "tabs", "aria-label": "kinds of cards" }, kinds.map((one) => h("a", { href: `#/cards/${one}`, "aria-current": one === kind ? "page" : null }, `${one}s`))) : null;
   shelf.append(...[
     map && h("div", { class: "part" }, h("h2", null, "Map"), h("p", { class: "note" }, "Cards that point the same way lie near each other. What the table filters is lit here."), map.element),

@@ -28,6 +28,7 @@ export function serverSource() {
     },
     titles: async (kind, indices) => (indices.length ? getJson(`api/titles/${path(kind)}?index=${indices.join(",")}`) : {}),
     search: (kind, text, limit = 200) => getJson(`api/search/${path(kind)}?q=${encodeURIComponent(text)}&limit=${limit}`),
+    matching: async (kind, text) => (await getJson(`api/matching/${path(kind)}?q=${encodeURIComponent(text)}`)).indices,
     asks: () => remember("asks", () => getJson("api/live")),
     ask: (name, question) => postJson(path("api", "live", name), question),
     explanations: (kind, index) => getJson(path("api", "explanations", kind, index)),

@@ -12,10 +12,10 @@ const NAMES = { rate: "fires on", n_fired: "firings", label_auc: "label AUC", ma
 /**
  * Draw the table.
  *
- * columns: Float32Array by name; count: number of cards; titles(indices) and search(text): promises;
+ * columns: Float32Array by name; count: number of cards; titles(indices) and matching(text): promises;
  * link(index) -> address; onFilter(set of indices, or null for all).
  */
-export function drawTable({ columns, count, titles, search, link, onFilter }) {
+export function drawTable({ columns, count, titles, matching, link, onFilter }) {
   const rest = Object.keys(columns).filter((name) => ![...HIDDEN, ...FIRST, ...LAST].includes(name))
     .sort((a, b) => filled(columns[b]) - filled(columns[a]) || (a < b ? -1 : 1));
   const names = [...FIRST.filter((name) => name in columns), ...rest, ...LAST.filter((name) => name in columns)];
@@ -44,10 +44,9 @@ export function drawTable({ columns, count, titles, search, link, onFilter }) {
 
   async function findWords() {
     const text = words.value.trim();
-    const hits = text ? (await search(text)).found : null;
+    const hits = text ? await matching(text) : null;
     if (text !== words.value.trim()) return;
-    for (const hit of hits ?? []) known.set(hit.index, hit.title);
-    state.found = hits && new Set(hits.map((one) => one.index));
+    state.found = hits && new Set(hits);
     arrange();
   }
 
