@@ -171,7 +171,7 @@ def test_search_ranks_titles_then_explanations_then_words() -> None:
 
 
 def test_all_that_match_are_told_whatever_their_number(tmp_path: Path) -> None:
-    write_toy_catalog(tmp_path, n_latents=8000)
+    write_toy_catalog(tmp_path, n_latents=12_000)
     client = TestClient(create_app(Catalog.open(tmp_path)), base_url=ORIGIN)
     words = Catalog.open(tmp_path).latents.words
     term = "docstring"
