@@ -247,7 +247,7 @@ def test_going_on_from_what_was_read_gives_what_a_whole_run_gives(subjects, name
     after = subject.forward(batch)
     assert torch.equal(after.image, plain.image), "the modules work again"
     with pytest.raises(HookpointError, match="no hookpoint"):
-        subject.resume("visual.embeding", plain.image)
+        subject.resume("visual.embeding", plain.image[:, None])
 
 
 @pytest.mark.parametrize(
