@@ -33,7 +33,7 @@ OFF_TARGET_QUANTILE, TIMES = 0.95, 2.0
 class Config(WorkbenchConfig):
     """Settings of `sae lab ablate`."""
 
-    shares: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    shares: tuple[float, ...] = (0.5, 1.0, 2.0)
     """How much is removed: 1 takes everything out, 2 turns it round. Latents are judged at 1, which must be there."""
     per_concept: int = 8
     """Images of each concept to score on, at most."""
@@ -142,9 +142,11 @@ def run(config: Config) -> Finding:
     panel = open_panel(bench, config.per_concept, config.n_examples)
     images = bench.subject.kind == "clip"
     family = bench.inputs.classes.family if images else None  # type: ignore[attr-defined]
-    related = None if images else related_labels(bench.sample.table, bench.inputs)
-    if config.families and not images:
-        panel, related = _of_families(panel, related, config.families)
+    related = None
+    if not images:
+        panel, table = panel.of_families(config.families), bench.sample.table
+        chosen = [table.names.index(name) for name in panel.names]
+        related = related_labels(table, bench.inputs)[chosen][:, chosen]
     candidates = Candidates(bench, family)
     found = {method: removals(panel, candidates, method, config.shares, related) for method in METHODS}
     cost = _whole(found).row()[COST]
@@ -198,18 +200,6 @@ def finding(
 
 def _whole(found: Mapping[str, Sequence[Removal]], method: str = "latent") -> Removal:
     return next(one for one in found[method] if one.share == 1.0)
-
-
-def _of_families(panel: Panel, related: Tensor | None, families: Sequence[str]) -> tuple[Panel, Tensor | None]:
-    import dataclasses
-
-    chosen = [n for n, name in enumerate(panel.names) if name.partition("=")[0] in families]
-    if not chosen:
-        known = sorted({name.partition("=")[0] for name in panel.names})
-        raise ConfigError(f"families: none of {', '.join(families)} has labels; there are {', '.join(known)}.")
-    names = tuple(panel.names[n] for n in chosen)
-    related = None if related is None else related[chosen][:, chosen]
-    return dataclasses.replace(panel, names=names, member=panel.member[:, chosen]), related
 
 
 def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -> Picture:

@@ -4,8 +4,9 @@ Activations at one hookpoint are read once. Every change starts from there: only
 where the subject can (`resume`), only through what lies behind the hookpoint.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
-from sae.errors import EvaluationError
+from sae.errors import ConfigError, EvaluationError, nearest
 from sae.evaluation.splicing import trained_rows
 from sae.features.reading import encoded
 from sae.features.removal import copied, stacked
@@ -43,6 +44,7 @@ class Panel:
         score: answers of some examples, given their activations: the score of what is right, which is its probability
             among the classes of an image or its log-probability in nats among tokens, and whether it comes first.
         batch_examples: how many examples run at a time.
+        logarithmic: whether scores are log-probabilities.
     """
 
     names: tuple[str, ...]
@@ -52,6 +54,7 @@ class Panel:
     counted: Bool[Tensor, "example answers"]
     score: Score = field(repr=False)
     batch_examples: int
+    logarithmic: bool = False
 
     @cached_property
     def rows(self) -> Float[Tensor, "rows d_in"]:
@@ -66,6 +69,38 @@ class Panel:
     @cached_property
     def _clean_grid(self) -> Float[Tensor, "example answers measures"]:
         return self._answers(self.x, torch.arange(len(self.x)))
+
+    def of(self, concept: int) -> "Panel":
+        """Return the panel of a concept's own items: the examples that have any, and that concept alone."""
+        grid = torch.zeros(self.counted.shape, dtype=torch.bool)
+        grid[self.counted] = self.member[:, concept]
+        chosen = grid.any(1).nonzero()[:, 0]
+        return replace(
+            self,
+            names=(self.names[concept],),
+            member=torch.ones(int(grid.sum()), 1, dtype=torch.bool),
+            x=self.x[chosen],
+            keep=self.keep[chosen],
+            counted=grid[chosen],
+            score=lambda x, examples: self.score(x, chosen[examples]),
+        )
+
+    def of_families(self, families: Sequence[str]) -> "Panel":
+        """Return the panel of labels of some families alone; of all of them if none is named.
+
+        Raises:
+            ConfigError: a family has no labels.
+        """
+        known = [name.partition("=")[0] for name in self.names]
+        for family in families:
+            if family not in known:
+                raise ConfigError(f"families: no label of {family!r} is frequent enough.{nearest(family, set(known))}")
+        chosen = [number for number, family in enumerate(known) if not families or family in families]
+        return replace(self, names=tuple(self.names[n] for n in chosen), member=self.member[:, chosen])
+
+    def halved(self, clean: Float[Tensor, " n"], now: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Return which scores are at most half of what they were: of probabilities, or of their geometric means."""
+        return now <= (clean - math.log(2) if self.logarithmic else clean / 2)
 
     def moved(self, delta: Float[Tensor, "rows d_in"]) -> Float[Tensor, "items measures"]:
         """Return answers with something added to every vector; examples to which nothing is added keep theirs."""
@@ -130,7 +165,9 @@ def open_panel(bench: Workbench, per_concept: int, n_examples: int, match: bool 
     """
     reads, writes = places(bench.dictionary)
     if reads != writes:
-        raise EvaluationError(f"{bench.dictionary!r}: a transcoder; a panel takes dictionaries that write what they read.")
+        raise EvaluationError(
+            f"{bench.dictionary!r}: a transcoder; a panel takes dictionaries that write what they read."
+        )
     if bench.subject.kind == "clip":
         return _of_images(bench, reads, per_concept, match)
     if not getattr(bench.subject, "predicts_next_token", False):
@@ -141,7 +178,9 @@ def open_panel(bench: Workbench, per_concept: int, n_examples: int, match: bool 
 def _of_images(bench: Workbench, hookpoint: str, per_concept: int, match: bool) -> Panel:
     classes, subject = getattr(bench.inputs, "classes", None), bench.subject
     if classes is None or not hookpoint.startswith("visual."):
-        raise EvaluationError(f"{subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower.")
+        raise EvaluationError(
+            f"{subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower."
+        )
     sample = bench.sample
     answers = torch.from_numpy(np.asarray(sample.labels[classes.family])).long()
     half = sample.match if match else ~sample.match
@@ -187,7 +226,7 @@ def _of_texts(bench: Workbench, hookpoint: str, n_examples: int, match: bool) ->
         return torch.stack([log_p, (logits.argmax(-1) == target.squeeze(-1)).float()], dim=-1)
 
     member = sample.table.columns[row_of[:, :-1][counted]]
-    return Panel(sample.table.names, member, x, keep, counted, score, BATCH["language"])
+    return Panel(sample.table.names, member, x, keep, counted, score, BATCH["language"], logarithmic=True)
 
 
 def _cut(batch: Batch, size: int) -> list[Batch]:

@@ -89,7 +89,9 @@ class Candidates:
         label = self.label(concept)
         if label is None:
             known = [name.removeprefix(f"{self.family}=") for name in self._columns]
-            raise EvaluationError(f"no label {concept!r} in the sample, or too few items with it.{nearest(concept, known)}")
+            raise EvaluationError(
+                f"no label {concept!r} in the sample, or too few items with it.{nearest(concept, known)}"
+            )
         return label
 
 

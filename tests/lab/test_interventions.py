@@ -104,7 +104,9 @@ def test_a_span_that_is_removed_is_gone_and_what_is_orthogonal_stays(n: int, see
 def test_parts_side_by_side_change_as_one_after_the_other() -> None:
     which, x = dictionary(layer_norm=True), rows()
     both = latent_parts(which, [2]).joined(vector_parts(torch.eye(WIDTH)[[1]]))
-    apart = [changed(x, one, Change("remove")) for one in (latent_parts(which, [2]), vector_parts(torch.eye(WIDTH)[[1]]))]
+    apart = [
+        changed(x, one, Change("remove")) for one in (latent_parts(which, [2]), vector_parts(torch.eye(WIDTH)[[1]]))
+    ]
     assert torch.allclose(changed(x, both, Change("remove")), sum(apart), atol=1e-5)
 
 
