@@ -8,6 +8,7 @@ accuracy as the latent does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ def share_at_cost(tried: Sequence[Removal], cost: float) -> float:
     largest degree.
     """
     points = [(0.0, 0.0), *((one.row()[COST], one.share) for one in tried)]
-    for (low, less), (high, more) in zip(points, points[1:], strict=False):
+    for (low, less), (high, more) in pairwise(points):
         if high >= cost:
             return less + (cost - low) / (high - low) * (more - less) if high > low else more
     return points[-1][1]
@@ -235,6 +236,7 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -
         right.axvline(whole.row()[COST], color="0.75", linewidth=0.8, zorder=0)
         right.set(xlabel="fall of the other concepts' accuracy", ylabel="selective share of concepts", ylim=(0, None))
         right.set_xscale("symlog", linthresh=1e-3)
+        right.set_xlim(left=-1e-4)
         right.set_title("by how much is removed (markers: shares)", fontsize=9, loc="left")
         right.legend(frameon=False, fontsize=8)
         for axes in (left, right):

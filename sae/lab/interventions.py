@@ -179,7 +179,7 @@ def places(dictionary: Dictionary) -> tuple[str, str]:
         DictionaryError: it reads or writes several: a change of a crosscoder's latent would have to be made before all
             it is read from is known.
     """
-    reads, writes = hookpoints_read(dictionary), [site.hookpoint for site in output_sites(dictionary)]
+    reads, writes = [*hookpoints_read(dictionary)], [site.hookpoint for site in output_sites(dictionary)]
     if len(reads) > 1 or len(writes) > 1:
         raise DictionaryError(
             f"{dictionary!r}: reads {', '.join(reads)} and writes {', '.join(writes)}; latents are changed at one "

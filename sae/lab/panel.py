@@ -28,7 +28,7 @@ from sae.tensors import Batch
 
 BATCH = {"clip": 256, "language": 16}
 MEASURES = ("score", "accuracy")
-Score = Callable[[Activation, Int[Tensor, " chosen"]], Float[Tensor, "chosen pos measures"]]
+Score = Callable[[Activation, Int[Tensor, " chosen"]], Float[Tensor, "chosen answers measures"]]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Panel:
         chosen = [number for number, family in enumerate(known) if not families or family in families]
         return replace(self, names=tuple(self.names[n] for n in chosen), member=self.member[:, chosen])
 
-    def halved(self, clean: Float[Tensor, " n"], now: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    def halved(self, clean: Float[Tensor, "*n"], now: Float[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
         """Return which scores are at most half of what they were: of probabilities, or of their geometric means."""
         return now <= (clean - math.log(2) if self.logarithmic else clean / 2)
 
@@ -130,7 +130,7 @@ class Panel:
         weights = member.double()
         return weights.T @ values.double() / weights.sum(0)[:, None]
 
-    def _answers(self, x: Activation, examples: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen pos measures"]:
+    def _answers(self, x: Activation, examples: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen answers measures"]:
         pieces = zip(x.split(self.batch_examples), examples.split(self.batch_examples), strict=True)
         with torch.no_grad():
             return torch.cat([self.score(part, these) for part, these in pieces])
@@ -192,7 +192,7 @@ def _of_images(bench: Workbench, hookpoint: str, per_concept: int, match: bool) 
     classifier = subject.zero_shot_classifier(classes.prompts)  # type: ignore[attr-defined]
     target, resume = answers[items], getattr(subject, "resume", lambda *_: None)
 
-    def score(x: Activation, examples: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen 1 measures"]:
+    def score(x: Activation, examples: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen answers measures"]:
         out = resume(hookpoint, x) or subject.forward(copied(batch, examples), {hookpoint: lambda _: x})
         logits, right = out.logits(classifier).float().cpu(), target[examples]
         probability = logits.softmax(-1).gather(1, right[:, None])
@@ -219,7 +219,7 @@ def _of_texts(bench: Workbench, hookpoint: str, n_examples: int, match: bool) ->
     counted = predictions(batch, keep).cpu() & (row_of[:, :-1] >= 0)
     right = batch.tokens[:, 1:].long()
 
-    def score(x: Activation, chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen pos measures"]:
+    def score(x: Activation, chosen: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen answers measures"]:
         logits = subject.forward(copied(batch, chosen), {hookpoint: lambda _: x})[:, :-1].float().cpu()
         target = right[chosen][..., None]
         log_p = logits.gather(-1, target).squeeze(-1) - logits.logsumexp(-1)

@@ -22,8 +22,8 @@ class Candidates:
     """The part of every concept by every method, chosen on the half of the sample to match on.
 
     Latents and neurons are those with the largest area under the ROC curve; a difference of means is that of the
-    concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on the standardised
-    mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is set to zero.
+    concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on the
+    standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is set to zero.
 
     Args:
         bench: what is chosen from.

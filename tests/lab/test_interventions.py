@@ -134,7 +134,7 @@ def test_units() -> None:
 
 def test_mistakes() -> None:
     which = dictionary()
-    with pytest.raises(DictionaryError, match="no latent 9: .* has latents 0 to 8"):
+    with pytest.raises(DictionaryError, match=r"no latent 9: .* has latents 0 to 8"):
         latent_parts(which, [9])
     with pytest.raises(DictionaryError, match="each once"):
         latent_parts(which, [1, 1])
