@@ -9,32 +9,34 @@ from torch import Tensor
 
 from sae.dictionaries.codes import Codes
 from sae.errors import EvaluationError, nearest
-from sae.lab.interventions import Parts, vector_parts
-from sae.lab.panel import coded_parts
+from sae.lab.interventions import Change, Parts, vector_parts
+from sae.lab.panel import Panel, coded_parts, panel_codes
 from sae.lab.workbench import Workbench
 
-RIVALS = ("difference of means", "linear probe", "best neuron", "random latent")
-METHODS = ("latent", *RIVALS)
+LATENTS = ("latent", "latent by effect")
+RIVALS = ("difference of means", "linear probe", "best neuron", "neuron by effect", "random latent")
+METHODS = (*LATENTS, *RIVALS)
+TRIED = 16
+"""Units with the largest area among which the one with the largest effect is looked for."""
 PROBE_STEPS, PROBE_DECAY = 100, 1e-3
 
 
 class Candidates:
     """The part of every concept by every method, chosen on the half of the sample to match on.
 
-    Latents and neurons are those with the largest area under the ROC curve; a difference of means is that of the
+    Latents and neurons are those with the largest area under the ROC curve, or, "by effect", of the 16 with the largest
+    area the one whose removal lowers the concept's score most on a panel of the half to match on; a difference of means is that of the
     concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on the
     standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is set to zero.
 
     Args:
         bench: what is chosen from.
         family: of the labels that the concepts are values of; None where concepts are labels themselves.
-
-    Raises:
-        EvaluationError: the sample has no such labels.
+        matched: the panel to choose by effect on; not needed otherwise.
     """
 
-    def __init__(self, bench: Workbench, family: str | None) -> None:
-        self.bench, self.family = bench, family
+    def __init__(self, bench: Workbench, family: str | None, matched: Panel | None = None) -> None:
+        self.bench, self.family, self.matched = bench, family, matched
         self._columns = {name: number for number, name in enumerate(bench.sample.table.names)}
 
     def label(self, concept: str) -> int | None:
@@ -54,15 +56,32 @@ class Candidates:
     def parts(self, method: str, concept: str, codes: Codes) -> Parts:
         """Return what a method takes for the part of a concept, in rows whose codes are known."""
         label, dictionary = self._found(concept), self.bench.dictionary
-        if method == "latent":
-            return coded_parts(dictionary, codes, self.latents(concept, 1))
+        if method in LATENTS:
+            tried = self.latents(concept, 1 if method == "latent" else min(TRIED, dictionary.d_sae))
+            return coded_parts(dictionary, codes, [self._strongest(concept, tried, latents=True)])
         if method == "random latent":
             return coded_parts(dictionary, codes, self.random(1, label))
-        if method == "best neuron":
-            neuron = int(self.bench.neurons.auc[0][:, label].argmax())
-            return vector_parts(torch.eye(dictionary.d_in)[[neuron]])
+        if method in ("best neuron", "neuron by effect"):
+            n = 1 if method == "best neuron" else min(TRIED, dictionary.d_in)
+            tried = self.bench.neurons.auc[0][:, label].topk(n).indices.tolist()
+            return vector_parts(torch.eye(dictionary.d_in)[[self._strongest(concept, tried, latents=False)]])
         vectors = {"difference of means": self._differences, "linear probe": self._probes}[method]
         return vector_parts(vectors[[label]], self._centre)
+
+    def _strongest(self, concept: str, units: list[int], latents: bool) -> int:
+        """Return the unit whose removal lowers a concept's score most on the half to match on."""
+        if len(units) == 1:
+            return units[0]
+        assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
+        panel, dictionary = self.matched.of(self.matched.names.index(concept)), self.bench.dictionary
+        codes = panel_codes(panel, dictionary)
+        falls = []
+        for unit in units:
+            parts = (
+                coded_parts(dictionary, codes, [unit]) if latents else vector_parts(torch.eye(dictionary.d_in)[[unit]])
+            )
+            falls.append(float((panel.clean - panel.changed(parts, Change("remove")))[:, 0].mean()))
+        return units[max(range(len(units)), key=falls.__getitem__)]
 
     @cached_property
     def _centre(self) -> Float[Tensor, " d_in"]:

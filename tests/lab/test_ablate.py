@@ -20,7 +20,10 @@ from sae.lab.rivals import METHODS, RIVALS, Candidates
 def test_removing_a_planted_latent_lowers_its_class_alone() -> None:
     found = bench()
     panel = open_panel(found, 4, 0)
-    (whole,) = removals(panel, Candidates(found, "thing"), "latent", [1.0])
+    candidates = Candidates(found, "thing", open_panel(found, 4, 0, match=True))
+    (by_effect,) = removals(panel, candidates, "latent by effect", [1.0])
+    (whole,) = removals(panel, candidates, "latent", [1.0])
+    assert torch.equal(whole.own, by_effect.own)
     own = probability(OWN, OTHER) - probability(0, OTHER)
     assert whole.own.tolist() == pytest.approx([own] * N_CLASSES, abs=1e-6)
     assert (whole.others <= 0).all() and (whole.cost == 0).all() and whole.own_accuracy.eq(1).all()

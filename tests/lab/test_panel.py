@@ -83,13 +83,14 @@ def test_a_concepts_own_panel_holds_its_items_alone() -> None:
 
 def test_candidates_are_the_planted_directions() -> None:
     found = bench()
-    candidates, codes = Candidates(found, "thing"), panel_codes(open_panel(found, 2, 0), found.dictionary)
+    candidates = Candidates(found, "thing", open_panel(found, 2, 0, match=True))
+    codes = panel_codes(open_panel(found, 2, 0), found.dictionary)
     for concept in range(N_CLASSES):
         assert candidates.latents(f"class {concept}", 1) == [latent_of(concept)]
         assert candidates.parts("latent", f"class {concept}", codes).directions.shape == (1, N_CLASSES)
     for method in METHODS:
         assert len(candidates.parts(method, "class 3", codes).directions) == 1
-    with pytest.raises(EvaluationError, match="no label 'class 9'.*class"):
+    with pytest.raises(EvaluationError, match=r"no label 'class 9'.*class"):
         candidates.latents("class 9", 1)
 
 
