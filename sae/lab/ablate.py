@@ -193,8 +193,8 @@ def finding(
     listed = ", ".join(f"{name} {figures[f'selective: {name}']:.0%}" for name in equal)
     verdict = (
         f"Removing a concept's latent lowers its score, and at least twice as much as 95 % of the others', for "
-        f"{whole['selective']:.0%} of {len(panel.names)} concepts ({by_effect['selective']:.0%} with the latent chosen by "
-        f"effect); controls that cost the others as much accuracy "
+        f"{whole['selective']:.0%} of {len(panel.names)} concepts ({by_effect['selective']:.0%} with the latent chosen "
+        f"by effect); controls that cost the others as much accuracy "
         f"({whole[COST]:.3%}): {listed}."
     ) + (f" No better than {' and '.join(better)}." if better else " Latents are better than every control.")
     rows = [one.row() | {"at": "a given share"} for tried in found.values() for one in tried]

@@ -25,9 +25,10 @@ class Candidates:
     """The part of every concept by every method, chosen on the half of the sample to match on.
 
     Latents and neurons are those with the largest area under the ROC curve, or, "by effect", of the 16 with the largest
-    area the one whose removal lowers the concept's score most on a panel of the half to match on; a difference of means is that of the
-    concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on the
-    standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is set to zero.
+    area the one whose removal lowers the concept's score most on a panel of the half to match on; a difference of means
+    is that of the concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on
+    the standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is
+    set to zero.
 
     Args:
         bench: what is chosen from.

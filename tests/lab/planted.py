@@ -31,7 +31,7 @@ def latent_of(concept: int) -> int:
 
 
 class PlantedClip:
-    """An image holds its class's direction at strength 4 at its first position, and the next class's at 1 at its second.
+    """An image holds its class's direction at strength 4 at one position, and the next class's at 1 at another.
 
     The image's embedding is the sum over positions in the basis of classes, so class i is answered by what is written
     along its direction and by nothing else.
