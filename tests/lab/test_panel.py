@@ -2,15 +2,27 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from planted import N_CLASSES, OTHER, OWN, PLACE, PlantedClip, bench, latent_of
 
+from sae.activations.store import Provenance
+from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
+from sae.evaluation.sample import Sample
+from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
+from sae.features.removal import copied
+from sae.lab.answers import TextClasses
 from sae.lab.interventions import Change, edits, latent_parts, vector_parts
 from sae.lab.panel import coded_parts, open_panel, panel_codes
 from sae.lab.rivals import METHODS, Candidates, probes
+from sae.lab.workbench import Workbench
+from sae.subjects.vision import ClipOutput
+from sae.tensors import Batch, Kind
+
+VOCAB = 7
 
 
 def probability(own: float, other: float) -> float:
@@ -117,3 +129,83 @@ def test_mistakes() -> None:
     encoder.subject.kind = "language"
     with pytest.raises(EvaluationError, match="does not predict the next token"):
         open_panel(encoder, 2, 0)
+
+
+class TextInputs:
+    """Texts of a toy, labelled by the token at each position."""
+
+    label_names, bookkeeping, classes = {"token": [f"t{n}" for n in range(VOCAB)]}, (), None
+
+    def __init__(self, texts: Batch) -> None:
+        self.texts = texts
+
+    def batch(self, start: int, stop: int) -> Batch:
+        return copied(self.texts, torch.arange(start, stop))
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "toy"}
+
+
+def text_bench() -> Workbench:
+    """Return a workbench over texts of a toy: rows are all tokens but BOS."""
+    subject = ToyLanguage(torch.randn(VOCAB, 5, generator=torch.Generator().manual_seed(1)))
+    texts = subject.texts(40, 20)
+    assert texts.tokens is not None
+    keep = torch.ones(40, 20, dtype=torch.bool)
+    keep[:, 0] = False
+    example, position = keep.nonzero(as_tuple=True)
+    kind = torch.zeros(len(example), dtype=torch.uint8)
+    labels = {"token": texts.tokens[keep].numpy()}
+    names = TextInputs.label_names
+    sample = Sample(
+        x=subject.table[texts.tokens][keep], rows=Provenance(example=example, position=position, kind=kind),
+        pooled=False, labels=labels, factors=labels, label_names=names, match=example % 2 == 0,
+    )  # fmt: skip
+    which = TopK(TopKConfig(d_sae=8, k=3), 5)
+    for number, parameter in enumerate((which.W_enc_rows, which.W_dec)):
+        parameter.data.copy_(torch.randn(8, 5, generator=torch.Generator().manual_seed(number)))
+    which.provenance = {"hookpoint": HOOKPOINT}
+    found = Workbench(which.eval(), subject, TextInputs(texts), None)  # type: ignore[arg-type]
+    found.__dict__["sample"] = sample
+    return found
+
+
+def test_a_panel_of_texts_scores_the_next_token_by_the_label_of_the_one_before() -> None:
+    found = text_bench()
+    subject: Any = found.subject
+    panel = open_panel(found, per_concept=0, n_examples=6)
+    batch = copied(found.inputs.texts, torch.arange(1, 12, 2))  # type: ignore[attr-defined]
+    assert panel.counted.sum() == len(panel.member) == 6 * 18, "no answer at BOS, none after the last token"
+    tokens = batch.tokens[:, 1:-1].flatten()
+    for number, name in enumerate(panel.names):
+        assert torch.equal(panel.member[:, number], tokens == int(name.removeprefix("token=t")))
+    change, parts = Change("scale", 3.0), latent_parts(found.dictionary, [1])
+    keep = batch.kind != int(Kind.BOS)
+    for answers, logits in (
+        (panel.clean, subject.forward(batch)),
+        (panel.changed(parts, change), subject.forward(batch, edits(parts, change, HOOKPOINT, keep=keep))),
+    ):
+        log_p = logits[:, 1:-1].log_softmax(-1).gather(-1, batch.tokens[:, 2:, None]).flatten()
+        assert torch.allclose(answers[:, 0], log_p, atol=1e-5)
+        assert torch.equal(answers[:, 1] == 1, (logits[:, 1:-1].argmax(-1) == batch.tokens[:, 2:]).flatten())
+    assert panel.halved(torch.tensor([-1.0, -1.0]), torch.tensor([-1.7, -1.6])).tolist() == [True, False]
+    two = panel.of_families(["token"])
+    assert two.names == panel.names
+
+
+def test_texts_answer_with_the_class_whose_images_are_nearest() -> None:
+    found = bench()
+    subject: Any = found.subject
+    subject.forward = lambda batch, edits=None: (
+        PlantedClip.forward(subject, batch)
+        if batch.images is not None
+        else ClipOutput(
+            None, edits["text"](torch.eye(N_CLASSES)[batch.tokens[:, 0]]), torch.tensor(2.0), torch.zeros(())
+        )
+    )
+    answers = TextClasses(subject, found)
+    tokens = torch.arange(N_CLASSES)[:, None]
+    plain = answers.log_probs(Batch(first_example=0, tokens=tokens), {"text": lambda x: x})
+    assert plain.argmax(1).tolist() == list(range(N_CLASSES))
+    turned = answers.log_probs(Batch(first_example=0, tokens=tokens), {"text": lambda x: x.roll(1, 1)})
+    assert turned.argmax(1).tolist() == [1, 2, 3, 0]
