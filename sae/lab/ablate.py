@@ -25,7 +25,7 @@ from sae.lab.panel import Panel, open_panel, panel_codes
 from sae.lab.rivals import METHODS, RIVALS, Candidates
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
-COST = "others' fall of accuracy"
+COST = "accuracy others lose"
 OFF_TARGET_QUANTILE, TIMES = 0.95, 2.0
 """A removal is selective if the concept's own drop is at least twice the 95th percentile of all others' drops."""
 
@@ -60,7 +60,8 @@ class Removal:
         own: by how much each concept's score falls when its own part is removed; nan where it has no part.
         others: the 95th percentile of the falls of the other concepts' scores.
         own_accuracy: as `own`, of accuracy.
-        cost: mean fall of the other concepts' accuracy.
+        cost: the accuracy that the other concepts lose on average; one that gains counts as losing nothing, so that
+            gains of some do not hide what is done to others.
     """
 
     method: str
@@ -119,7 +120,7 @@ def removals(
             off = drop[~related[concept] & drop.isfinite().all(1)]
             if len(off):
                 others = off[:, 0].quantile(OFF_TARGET_QUANTILE)
-                values = (drop[concept, 0], others, drop[concept, 1], off[:, 1].mean())
+                values = (drop[concept, 0], others, drop[concept, 1], off[:, 1].clamp(min=0).mean())
                 found[number, :, concept] = torch.stack(values)
     return [Removal(method, share, *values) for share, values in zip(shares, found, strict=True)]
 
@@ -189,14 +190,16 @@ def finding(
     for method, one in equal.items():
         figures[f"selective: {method}"], figures[f"own fall: {method}"] = one.row()["selective"], one.row()["own fall"]
     figures |= {f"selective, all removed: {name}": _whole(found, name).row()["selective"] for name in equal}
+    listed = ", ".join(
+        f"{name} {figures[f'selective: {name}']:.0%}, {figures[f'own fall: {name}']:.3f}" for name in equal
+    )
     better = [name for name in equal if figures[f"selective: {name}"] >= whole["selective"]]
-    listed = ", ".join(f"{name} {figures[f'selective: {name}']:.0%}" for name in equal)
     verdict = (
         f"Removing a concept's latent lowers its score, and at least twice as much as 95 % of the others', for "
         f"{whole['selective']:.0%} of {len(panel.names)} concepts ({by_effect['selective']:.0%} with the latent chosen "
-        f"by effect); controls that cost the others as much accuracy "
+        f"by effect), by {whole['own fall']:.3f} on average; controls that cost the others as much accuracy "
         f"({whole[COST]:.3%}): {listed}."
-    ) + (f" No better than {' and '.join(better)}." if better else " Latents are better than every control.")
+    ) + (f" As selective: {' and '.join(better)}." if better else " No control is as selective.")
     rows = [one.row() | {"at": "a given share"} for tried in found.values() for one in tried]
     rows += [one.row() | {"at": "the latent's cost"} for one in equal.values()]
     return Finding("ablate", about, figures, rows, verdict, {"lab-ablate": _picture(panel, found, score)})
@@ -237,7 +240,7 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -
                 label=method, linewidth=1.3, markersize=5, **style(number),
             )  # fmt: skip
         right.axvline(whole.row()[COST], color="0.75", linewidth=0.8, zorder=0)
-        right.set(xlabel="fall of the other concepts' accuracy", ylabel="selective share of concepts", ylim=(0, None))
+        right.set(xlabel="accuracy that other concepts lose", ylabel="selective share of concepts", ylim=(0, None))
         right.set_xscale("symlog", linthresh=1e-3)
         right.set_xlim(left=-1e-4)
         right.set_title("by how much is removed (markers: shares)", fontsize=9, loc="left")

@@ -38,6 +38,7 @@ class Candidates:
 
     def __init__(self, bench: Workbench, family: str | None, matched: Panel | None = None) -> None:
         self.bench, self.family, self.matched = bench, family, matched
+        self._strongest_of: dict[tuple[str, bool], int] = {}
         self._columns = {name: number for number, name in enumerate(bench.sample.table.names)}
 
     def label(self, concept: str) -> int | None:
@@ -73,6 +74,12 @@ class Candidates:
         """Return the unit whose removal lowers a concept's score most on the half to match on."""
         if len(units) == 1:
             return units[0]
+        key = (concept, latents)
+        if key not in self._strongest_of:
+            self._strongest_of[key] = self._by_effect(concept, units, latents)
+        return self._strongest_of[key]
+
+    def _by_effect(self, concept: str, units: list[int], latents: bool) -> int:
         assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
         panel, dictionary = self.matched.of(self.matched.names.index(concept)), self.bench.dictionary
         codes = panel_codes(panel, dictionary)
