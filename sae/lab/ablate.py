@@ -179,6 +179,7 @@ def finding(
     whole, by_effect = _whole(found).row(), _whole(found, "latent by effect").row()
     figures = {
         "concepts": len(panel.names),
+        "of them too rare to choose for": float(_whole(found).own.isnan().sum()),
         "items": len(panel.member),
         "clean accuracy": float(panel.clean[:, 1].mean()),
         COST: whole[COST],

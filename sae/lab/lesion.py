@@ -164,7 +164,11 @@ def finding(
          "mean score": float(precise[what][number].nanmean())}
         for what in precise for number, size in enumerate(bits)
     ]  # fmt: skip
-    figures: dict[str, float] = {"concepts": n, "clean score": float(clean.nanmean())}
+    figures: dict[str, float] = {
+        "concepts": n,
+        "of them too rare to choose for": float(found.clean.isnan().sum()),
+        "clean score": float(found.clean.nanmean()),
+    }
     medians = {order: float(found.needed(order).sort().values[(n - 1) // 2]) for order in ORDERS}
     for order, median in medians.items():
         lost_share = float(found.needed(order).isfinite().double().mean())
