@@ -13,6 +13,8 @@ from scripts.bench import Figure
 SUBJECT, STORE = "builtin:concepts-clip-rn", Path("runs/concepts-clip/store-score")
 HOOKPOINTS = ("visual.layer4.0.hook_post", "visual.embedding")
 SELECTIVE_TARGET = 0.5
+N_VECTORS = 48_000
+"""All 12,000 images of the store: of fewer some concepts have too few to choose a latent on."""
 KING = 128
 """The latent of visual.embedding that separates `concept=king` best."""
 
@@ -21,7 +23,7 @@ def figures(out: Path) -> list[Figure]:
     """Run the methods and return their headline figures."""
     found = []
     for hookpoint in HOOKPOINTS:
-        common = {"dictionary": f"{SUBJECT}/{hookpoint}", "store": STORE}
+        common = {"dictionary": f"{SUBJECT}/{hookpoint}", "store": STORE, "n_vectors": N_VECTORS}
         removed = _saved(ablate.run(ablate.Config(**common)), out / hookpoint)
         gone = _saved(lesion.run(lesion.Config(**common)), out / hookpoint)
         place = f"lab/{hookpoint}"
