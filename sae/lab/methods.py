@@ -8,7 +8,11 @@ from sae.arguments import configured
 from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
 
-METHODS: dict[str, str] = {}
+METHODS: dict[str, str] = {
+    "ablate": "sae.lab.ablate",
+    "lesion": "sae.lab.lesion",
+    "steer": "sae.lab.steer",
+}
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
 
