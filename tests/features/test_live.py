@@ -25,8 +25,9 @@ from sae.features.image import ImageAsk
 from sae.features.label_sets import choose
 from sae.features.live import asks_of
 from sae.features.loaded import Loaded
-from sae.features.phrase import PLAIN, PhraseAsk, words_and_templates
+from sae.features.phrase import PhraseAsk
 from sae.features.sentence import SentenceAsk
+from sae.features.words import PLAIN, words_and_templates
 from sae.tensors import Batch, Kind
 
 WORDS = ["The cat sat", "A dog ran after the cat", "amused", "mat mat mat"]
