@@ -1,4 +1,4 @@
-"""Phrases in the space that images and texts share: in the prompts of the inputs' classes, less the mean of their names."""
+"""Phrases in the space that images and texts share, in the prompts of the inputs' classes and less the mean word."""
 
 import json
 import re
@@ -90,11 +90,11 @@ class Words:
         """Refuse a phrase that is empty, or that holds words which mean nothing to the subject."""
         if not phrase.strip():
             raise InputsError("the phrase is empty.")
-        for word in phrase.split() if self.vocabulary is not None else ():
-            if word not in self.vocabulary:
+        known = self.vocabulary
+        for word in () if known is None else phrase.split():
+            if known is not None and word not in known:
                 raise InputsError(
-                    f"{phrase!r}: {self._subject.id} was never trained on the word {word!r}."
-                    f"{nearest(word, self.vocabulary)}"
+                    f"{phrase!r}: {self._subject.id} was never trained on the word {word!r}.{nearest(word, known)}"
                 )
 
 

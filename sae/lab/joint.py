@@ -1,4 +1,4 @@
-"""Units in the space that images and texts share: where each of them points there, and what it does to a blank image."""
+"""Units in the space that images and texts share: where each points there, and what it does to a blank image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,43 +101,39 @@ class JointSpace:
             found = torch.cat([self.bench.subject.run(self._batch(part), [EXACT])[EXACT][:, 0].cpu() for part in parts])
         return F.normalize(found.float(), dim=1)
 
-    def boosted(
-        self, directions: Float[Tensor, "n d_in"], amounts: Float[Tensor, " n"]
-    ) -> tuple[Float[Tensor, " d_joint"], Float[Tensor, "n d_joint"]]:
-        """Embed a blank image as it is, and with each direction added at all positions, so and so often."""
-        added = (directions.float().cpu() * amounts.float().cpu()[:, None])[:, None]
-        images, name = blank(self.bench.subject, self.bench.inputs), self.member.writes.hookpoint
-
-        def embedded(n: int, edits: dict[str, Edit]) -> Tensor:
-            batch = Batch(first_example=0, images=images.expand(n, -1, -1, -1).contiguous())
-            output: Any = self.bench.subject.forward(batch, edits)
-            return output.image.float().cpu()
-
-        def adding(part: Tensor) -> Edit:
-            return lambda x: x + part.to(x)
-
-        parts = [embedded(len(part), {name: adding(part)}) for part in added.split(BATCH_IMAGES)]
-        return embedded(1, {})[0], torch.cat(parts)
-
     def rises(self, units: Units, chosen: Int[Tensor, " n"]) -> Float[Tensor, "n words"]:
         """Return by how much the cosine with every word rises when a unit of a blank image is set to its maximum.
 
         The maximum is that on the sample, and the unit is set at all positions of the image, the class token's too; the
         mean of the words is taken off them, as in `Words`.
         """
-        before, after = self.boosted(*self.to_maximum(units, chosen))
+        blank_image, edits = blank(self.bench.subject, self.bench.inputs), self._set_to_maximum(units, chosen)
+        subject, name = self.bench.subject, self.member.writes.hookpoint
+
+        def embedded(n: int, edit: Edit) -> Float[Tensor, "n d_joint"]:
+            batch = Batch(first_example=0, images=blank_image.expand(n, -1, -1, -1).contiguous())
+            output: Any = subject.forward(batch, {name: edit})
+            return output.image.float().cpu()
+
+        before = embedded(1, lambda x: x)
+        after = torch.cat([embedded(len(part), lambda x, part=part: x + part.to(x)) for part in edits])
         return (after - before) @ self.words.directions.T
 
-    def to_maximum(self, units: Units, chosen: Int[Tensor, " n"]) -> tuple[Tensor, Float[Tensor, " n"]]:
-        """Return directions, and how much of each lifts the strongest position of a blank image to the maximum."""
+    def _set_to_maximum(self, units: Units, chosen: Int[Tensor, " n"]) -> Sequence[Float[Tensor, "n pos d_in"]]:
+        """Return what has to be added to a blank image, a few units at a time."""
         found: dict[str, Activation] = {}
         images, name = blank(self.bench.subject, self.bench.inputs), self.member.reads
         self.bench.subject.forward(Batch(first_example=0, images=images), {name: record(found, name)})
-        x = found[name][0].float()
         with torch.no_grad():
-            now = units.dictionary.encode(x).dense().cpu().amax(0)
-        amounts = units.responses.maximum.float() - now
-        return units.dictionary.W_dec.detach().float().cpu()[chosen], amounts.clamp(min=0)[chosen]
+            codes = units.dictionary.encode(found[name][0].float())
+        missing = units.responses.maximum.float()[chosen, None] - codes.dense().cpu().T[chosen]
+        if codes.row_deviation is not None:
+            missing = missing * codes.row_deviation[:, 0].cpu()
+        directions = units.dictionary.W_dec.detach().float().cpu()[chosen]
+        return [
+            amount[:, :, None] * direction[:, None]
+            for amount, direction in zip(missing.split(BATCH_IMAGES), directions.split(BATCH_IMAGES), strict=True)
+        ]
 
     def _batch(self, examples: Int[Tensor, " n"]) -> Batch:
         batches = [self.bench.inputs.batch(number, number + 1) for number in examples.tolist()]
@@ -187,7 +183,8 @@ class _Written:
             if codes.row_deviation is not None:
                 values = values * codes.row_deviation[:, 0].float()[codes.rows]
             at = torch.stack([codes.indices.long(), codes.rows])
-            self.codes = torch.sparse_coo_tensor(at, values, (dictionary.d_sae, len(x))).coalesce()
+            size = (dictionary.d_sae, len(x))
+            self.codes = torch.sparse_coo_tensor(at, values, size, check_invariants=True).coalesce()
 
     def along(self, grad: Float[Tensor, "rows d_in"]) -> Float[Tensor, " units"]:
         """Return the sum over vectors of what each unit writes times a gradient there."""
