@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -45,7 +45,7 @@ class Words:
         self.names, self.templates = words_and_templates(inputs)
         if len(self.names) < 2:
             raise EvaluationError(f"{inputs.describe()}: these inputs name {len(self.names)} classes; 2 are needed.")
-        self._subject = subject
+        self._subject, self._means = subject, {}
         self.vocabulary = trained_vocabulary(subject.id)
 
     @cached_property
@@ -73,8 +73,13 @@ class Words:
         """
         for phrase in phrases:
             self.check(phrase)
-        mean = (self.embedding if templates is None else self.embedded(self.names, templates)).mean(0)
-        return F.normalize(self.embedded(phrases, templates) - mean, dim=1)
+        return F.normalize(self.embedded(phrases, templates) - self._mean(templates), dim=1)
+
+    def _mean(self, templates: Sequence[str] | None) -> Float[Tensor, " d_joint"]:
+        key = self.templates if templates is None else tuple(templates)
+        if key not in self._means:
+            self._means[key] = self.embedded(self.names, key).mean(0)
+        return self._means[key]
 
     def number(self, name: str) -> int:
         """Return the place of a name among the names.
@@ -106,8 +111,8 @@ def trained_vocabulary(subject_id: str) -> tuple[str, ...] | None:
     return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def words_and_templates(inputs: Any) -> tuple[list[str], tuple[str, ...]]:
-    """Return what the inputs' classes are called, and the prompts around these names.
+def words_and_templates(inputs: Any, of: Collection[str] | None = None) -> tuple[list[str], tuple[str, ...]]:
+    """Return what the inputs' classes are called, and the prompts around these names, or around a few `of` them.
 
     The commonest ones are taken. A prompt that does not hold its class's name gives none; where no prompt does, phrases
     stand alone. Inputs without classes have no words.
@@ -120,5 +125,6 @@ def words_and_templates(inputs: Any) -> tuple[list[str], tuple[str, ...]]:
         re.sub(rf"\b{re.escape(word)}\b", "{}", prompt)
         for word, prompts in zip(words, classes.prompts, strict=False)
         for prompt in prompts
+        if of is None or word in of
     )
     return words, tuple(one for one, _ in found.most_common() if "{}" in one)[:MOST_TEMPLATES] or PLAIN

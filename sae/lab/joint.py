@@ -1,6 +1,6 @@
 """Units in the space that images and texts share: where each points there, and what it does to a blank image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from sae.evaluation.responses import DenseResponses, Responses
 from sae.evaluation.sample import Units
 from sae.evaluation.splicing import trained_rows
 from sae.features.attribution import Member, only_modality, passed, pre_activations
-from sae.features.removal import stacked
+from sae.features.removal import chunks, stacked
 from sae.features.words import Words
 from sae.lab.workbench import Workbench
 from sae.subjects.base import Activation, Edit, Subject
@@ -101,39 +101,33 @@ class JointSpace:
             found = torch.cat([self.bench.subject.run(self._batch(part), [EXACT])[EXACT][:, 0].cpu() for part in parts])
         return F.normalize(found.float(), dim=1)
 
-    def rises(self, units: Units, chosen: Int[Tensor, " n"]) -> Float[Tensor, "n words"]:
-        """Return by how much the cosine with every word rises when a unit of a blank image is set to its maximum.
+    def rises(self, units: Units, groups: Sequence[Mapping[int, float]]) -> Float[Tensor, "groups words"]:
+        """Return by how much the cosine with every word rises when units of a blank image are boosted together.
 
-        The maximum is that on the sample, and the unit is set at all positions of the image, the class token's too; the
-        mean of the words is taken off them, as in `Words`.
+        A group gives the share of its maximum on the sample that each of its units is set to, at all positions of the
+        image, the class token's too; the mean of the words is taken off them, as in `Words`.
         """
-        blank_image, edits = blank(self.bench.subject, self.bench.inputs), self._set_to_maximum(units, chosen)
-        subject, name = self.bench.subject, self.member.writes.hookpoint
+        blank_image, name = blank(self.bench.subject, self.bench.inputs), self.member.writes.hookpoint
 
         def embedded(n: int, edit: Edit) -> Float[Tensor, "n d_joint"]:
             batch = Batch(first_example=0, images=blank_image.expand(n, -1, -1, -1).contiguous())
-            output: Any = subject.forward(batch, {name: edit})
+            output: Any = self.bench.subject.forward(batch, {name: edit})
             return output.image.float().cpu()
 
-        before = embedded(1, lambda x: x)
-        after = torch.cat([embedded(len(part), lambda x, part=part: x + part.to(x)) for part in edits])
-        return (after - before) @ self.words.directions.T
-
-    def _set_to_maximum(self, units: Units, chosen: Int[Tensor, " n"]) -> Sequence[Float[Tensor, "n pos d_in"]]:
-        """Return what has to be added to a blank image, a few units at a time."""
         found: dict[str, Activation] = {}
-        images, name = blank(self.bench.subject, self.bench.inputs), self.member.reads
-        self.bench.subject.forward(Batch(first_example=0, images=images), {name: record(found, name)})
+        before = embedded(1, record(found, name))
         with torch.no_grad():
             codes = units.dictionary.encode(found[name][0].float())
-        missing = units.responses.maximum.float()[chosen, None] - codes.dense().cpu().T[chosen]
-        if codes.row_deviation is not None:
-            missing = missing * codes.row_deviation[:, 0].cpu()
-        directions = units.dictionary.W_dec.detach().float().cpu()[chosen]
-        return [
-            amount[:, :, None] * direction[:, None]
-            for amount, direction in zip(missing.split(BATCH_IMAGES), directions.split(BATCH_IMAGES), strict=True)
-        ]
+        now, maximum = codes.dense().cpu(), units.responses.maximum.float()
+        deviation = 1.0 if codes.row_deviation is None else codes.row_deviation.cpu()
+        directions, after = units.dictionary.W_dec.detach().float().cpu(), []
+        for part in chunks(list(groups), BATCH_IMAGES):
+            added = torch.zeros(len(part), len(now), directions.shape[1])
+            for into, group in zip(added, part, strict=True):
+                members, shares = list(group), torch.tensor(list(group.values()))
+                into += deviation * (shares * maximum[members] - now[:, members]) @ directions[members]
+            after.append(embedded(len(part), lambda x, added=added: x + added.to(x)))
+        return (torch.cat(after) - before) @ self.words.directions.T
 
     def _batch(self, examples: Int[Tensor, " n"]) -> Batch:
         batches = [self.bench.inputs.batch(number, number + 1) for number in examples.tolist()]

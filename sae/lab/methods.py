@@ -10,6 +10,8 @@ from sae.lab.finding import Finding
 
 METHODS: dict[str, str] = {
     "search": "sae.lab.search",
+    "text": "sae.lab.text",
+    "arithmetic": "sae.lab.arithmetic",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

@@ -17,10 +17,8 @@ from torch import Tensor
 
 from sae.errors import ConfigError
 from sae.evaluation.labels import MONOSEMANTIC_AUC
-from sae.evaluation.pictures import style
-from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
-from sae.evaluation.weights import Weights
+from sae.lab.concepts import Concepts
 from sae.lab.finding import Finding, Picture
 from sae.lab.joint import JointSpace, Way, before_selection
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -58,35 +56,6 @@ def search(
     cosines = cosines.masked_fill(~places.any(1, keepdim=True), -1.0)
     top = cosines.topk(min(n, len(places)), dim=0)
     return top.indices, top.values
-
-
-@dataclass(frozen=True)
-class Concepts:
-    """The classes of the inputs as labels of a sample's items, those frequent enough to score.
-
-    Attributes:
-        numbers: of these classes among the words.
-        held_out: where they are, on the half to score on.
-        score: that half.
-    """
-
-    numbers: Int[Tensor, " concepts"]
-    held_out: Weights
-    score: Tensor
-
-    @classmethod
-    def of(cls, space: JointSpace) -> "Concepts":
-        sample, inputs = space.bench.sample, space.bench.inputs
-        family = inputs.classes.family  # type: ignore[attr-defined]
-        names = [f"{family}={name}" for name in inputs.label_names[family]]  # type: ignore[attr-defined]
-        place = {name: column for column, name in enumerate(sample.table.names)}
-        numbers = [number for number, name in enumerate(names[: len(space.words.names)]) if name in place]
-        columns = sample.table.columns[:, [place[names[number]] for number in numbers]]
-        return cls(torch.tensor(numbers, dtype=torch.int64), Weights.of(columns[~sample.match]), ~sample.match)
-
-    def auc(self, responses: Responses) -> Float[Tensor, "units concepts"]:
-        """Return how well each unit detects each concept on the half to score on."""
-        return responses.on(self.score).auc(self.held_out)
 
 
 def found_share(auc: Float[Tensor, "units concepts"], top: Int[Tensor, "n concepts"]) -> Float[Tensor, ""]:
@@ -148,11 +117,15 @@ def _rises(
     for way, of_way in places.items():
         for name, units in sets.items():
             top = search(of_way[name], space.words.directions, 1)[0][0]
-            ranks[name, way] = rank_of_own(space.rises(units, top), own)
+            ranks[name, way] = rank_of_own(space.rises(units, _alone(top)), own)
     latents, generator = space.bench.latents, torch.Generator().manual_seed(space.bench.seed)
     alive = latents.alive.nonzero()[:, 0]
     drawn = alive[torch.randint(len(alive), own.shape, generator=generator)]
-    return ranks | {("latents", "drawn"): rank_of_own(space.rises(latents, drawn), own)}
+    return ranks | {("latents", "drawn"): rank_of_own(space.rises(latents, _alone(drawn)), own)}
+
+
+def _alone(units: Int[Tensor, " n"]) -> list[dict[int, float]]:
+    return [{unit: 1.0} for unit in units.tolist()]
 
 
 def _confirmed(space: JointSpace, risen: Mapping[tuple[str, str], Tensor]) -> dict[str, float]:
@@ -197,8 +170,8 @@ def _verdict(figures: Mapping[str, float], way: str) -> str:
     control = figures[f"{best}, {READINGS[1]}, {way}"]
     told = "more than" if by_pre_activation > control else "no more than"
     return (
-        f"One of the first latents found by name detects {by_activation:.0%} of {figures['n_concepts']:.0f} concepts by "
-        f"its activation, where any latent does for {figures[f'latents, {READINGS[0]}, any unit']:.0%}, and "
+        f"One of the first latents found by name detects {by_activation:.0%} of {figures['n_concepts']:.0f} concepts "
+        f"by its activation, where any latent does for {figures[f'latents, {READINGS[0]}, any unit']:.0%}, and "
         f"{by_pre_activation:.0%} before selection: {told} the best control, {best.replace('_', ' ')} with "
         f"{control:.0%}; boosted, {figures[f'latents, boosted, {way}, rises most']:.0%} of the words rise most."
     )
@@ -227,7 +200,15 @@ def _draw(figures: Mapping[str, float], way: str) -> Any:
             axes.plot((values["drawn at random"], values["any unit"]), (place, place), color="0.85", linewidth=5)
             axes.plot(values["drawn at random"], place, "|", color="0.35", markersize=11, label="drawn at random")
             axes.plot(values["any unit"], place, "d", color="0.55", markersize=6, label="any unit")
-            axes.plot(values["found by name"], place, markersize=7, linestyle="", label="found by name", **style(0))
+            axes.plot(
+                values["found by name"],
+                place,
+                markersize=7,
+                linestyle="",
+                label="found by name",
+                color="#0072B2",
+                marker="o",
+            )
             axes.annotate(
                 f"{values['found by name']:.0%}",
                 (values["found by name"], place),

@@ -1,0 +1,442 @@
+"""Take a concept apart: a sparse sum of latents, or of simpler concepts, in the space that images and texts share.
+
+The target t is a word's direction there (less the mean word, a mean over prompts), or that of the mean image which
+shows it. Orthogonal matching pursuit (Pati et al. 1993) with weights that may not be negative writes it as
+
+    t = w_1 d_1 + ... + w_n d_n + rest,   w_i > 0
+
+over the places of latents, or over the directions of simpler words. Goh et al. 2021 (*Multimodal Neurons*, Distill)
+write emotions as such sums of neurons ("bored = relaxed + grumpy").
+
+How much a sum speaks of a simple concept is the sum over its terms of w_i times what the unit knows of it: its AUC
+above 1/2 for the concept, on the half to match on, without the images of the mixtures themselves.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae.errors import ConfigError, InputsError, nearest
+from sae.evaluation.pictures import style
+from sae.evaluation.responses import Responses
+from sae.evaluation.weights import Weights
+from sae.features.words import Words, words_and_templates
+from sae.inputs.base import Composed
+from sae.lab.concepts import Concepts
+from sae.lab.finding import Finding, Picture
+from sae.lab.joint import JointSpace, Way
+from sae.lab.workbench import Workbench, WorkbenchConfig
+
+SIDES = ("text", "image")
+"""Where the target comes from."""
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Numbers of terms that the picture shows."""
+KINDS = ("latents", "neurons", "random_directions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(WorkbenchConfig):
+    """Settings of an arithmetic."""
+
+    words: tuple[str, ...] = ()
+    """Take these apart; if empty, those of which the inputs know the parts."""
+    over: tuple[str, ...] = ()
+    """The simpler words; if empty, the parts that the inputs know."""
+    templates: tuple[str, ...] = ()
+    """Prompts around these words, {} for the word; if empty, those of the inputs' classes with these names."""
+    images: tuple[str, ...] = ()
+    """Mean images are those of images with one of these labels, such as facet=photo; if empty, of all."""
+    n_terms: int = 4
+    """Most terms of a sum over latents."""
+    way: Way = "path"
+    """Places by what latents write (path), or by the images that they fire on (covariance)."""
+    n_images: int = 1024
+    """Average attributions over so many images of the half to match on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.n_terms, self.n_images) < 1:
+            raise ConfigError(f"n_terms, n_images: must be at least 1, got {self.n_terms} and {self.n_images}.")
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A direction as a sum of others.
+
+    Attributes:
+        terms: numbers of the others, in the order in which they came in.
+        weights: of each, positive.
+        cosine: of the sum with the direction.
+    """
+
+    terms: tuple[int, ...]
+    weights: tuple[float, ...]
+    cosine: float
+
+
+def decompose(
+    target: Float[Tensor, " d"], directions: Float[Tensor, "units d"], n_terms: int, beyond: Sequence[int] = ()
+) -> Sum:
+    """Write a direction as a sparse non-negative sum of others by orthogonal matching pursuit.
+
+    In each round the direction that the rest is nearest to comes in, and all weights are fitted anew. It stops early
+    where nothing points along the rest any more, and terms whose weight becomes 0 are left out.
+
+    Args:
+        target: of any length.
+        directions: of any length; a row of zeros is never taken.
+        n_terms: most rounds.
+        beyond: rows that must not be taken.
+    """
+    target, units = F.normalize(target.double(), dim=0), F.normalize(directions.double(), dim=1)
+    terms: list[int] = []
+    weights, rest = target.new_zeros(0), target
+    for _ in range(min(n_terms, len(units))):
+        along = units @ rest
+        along[[*terms, *beyond]] = -torch.inf
+        if along.max() <= 1e-9:
+            break
+        terms.append(int(along.argmax()))
+        weights = non_negative(units[terms], target)
+        rest = target - weights @ units[terms]
+    kept = [place for place in range(len(terms)) if weights[place] > 0]
+    rebuilt = target - rest
+    cosine = float(F.cosine_similarity(rebuilt, target, dim=0)) if kept else 0.0
+    return Sum(tuple(terms[place] for place in kept), tuple(float(weights[place]) for place in kept), cosine)
+
+
+def non_negative(directions: Float[Tensor, "terms d"], target: Float[Tensor, " d"]) -> Float[Tensor, " terms"]:
+    """Return the weights, none negative, whose sum of directions has the smallest squared distance to a target.
+
+    By the active-set method of Lawson and Hanson (*Solving Least Squares Problems*, 1974).
+    """
+    gram, along = directions @ directions.T, directions @ target
+    weights, passive = torch.zeros_like(along), torch.zeros(len(along), dtype=torch.bool)
+    for _ in range(3 * len(along)):
+        slope = along - gram @ weights
+        slope[passive] = -torch.inf
+        if slope.max() <= 1e-10:
+            break
+        passive[slope.argmax()] = True
+        while True:
+            inside = passive.nonzero()[:, 0]
+            solved = torch.linalg.lstsq(gram[inside][:, inside], along[inside, None], driver="gelsd").solution[:, 0]
+            if (solved > 0).all():
+                break
+            old = weights[inside]
+            bad = solved <= 0
+            step = (old[bad] / (old[bad] - solved[bad]).clamp(min=1e-300)).min()
+            weights[inside] = old + step * (solved - old)
+            passive[inside[weights[inside] <= 1e-12]] = False
+            weights[~passive] = 0
+        weights = torch.zeros_like(along).index_copy(0, inside, solved)
+    return weights
+
+
+def knowledge(
+    concepts: Concepts, responses: Responses, simple: Sequence[int], mixtures: Sequence[int]
+) -> Float[Tensor, "units simple"]:
+    """Return the AUC above 1/2 of units for simple concepts, on the images to match on that show no mixture."""
+    column = concepts.places
+    mixed = concepts.columns[:, [column[number] for number in mixtures if number in column]].any(1)
+    keep = concepts.match & ~mixed
+    columns = concepts.columns[:, [column[number] for number in simple]]
+    return (responses.on(keep).auc(Weights.of(columns[keep])).float() - 0.5).clamp(min=0)
+
+
+def spoken(found: Sum, known: Float[Tensor, "units simple"]) -> Float[Tensor, " simple"]:
+    """Return how much a sum speaks of each simple concept (see the module)."""
+    total = known.new_zeros(known.shape[1])
+    for term, weight in zip(found.terms, found.weights, strict=True):
+        total += weight * known[term]
+    return total
+
+
+def both_parts(spoken_of: Float[Tensor, " simple"], parts: set[int]) -> bool:
+    """Whether the parts are what is spoken of most; what is not spoken of at all is not found."""
+    top = spoken_of.topk(len(parts))
+    return bool((top.values > 0).all()) and set(top.indices.tolist()) == parts
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be taken apart, and what the answer is where it is known.
+
+    Attributes:
+        words: to take apart.
+        over: the simpler words.
+        templates: prompts around them.
+        parts: of each word, places in `over`; None where the inputs do not know them.
+    """
+
+    words: tuple[str, ...]
+    over: tuple[str, ...]
+    templates: tuple[str, ...]
+    parts: tuple[set[int] | None, ...]
+
+    @classmethod
+    def of(cls, words: Words, inputs: Any, config: Config) -> "Question":
+        """Complete what the config names by what the inputs know, and check every word.
+
+        Raises:
+            ConfigError: neither says what to take apart, or over what.
+            InputsError: a word is not among the inputs' classes.
+        """
+        known = inputs.parts() if isinstance(inputs, Composed) else {}
+        chosen = config.words or tuple(known)
+        over = config.over or tuple(dict.fromkeys(part for parts in known.values() for part in parts))
+        if not chosen or len(over) < 2:
+            raise ConfigError("words, over: these inputs know no mixtures; name what to take apart, and over what.")
+        for word in (*chosen, *over):
+            if word not in words.names:
+                raise InputsError(f"no class is called {word!r}.{nearest(word, words.names)}")
+        for template in config.templates:
+            if "{}" not in template:
+                raise ConfigError(f"templates: {template!r} has no place for the word; write {{}} there.")
+        whole = [word in known and set(known[word]) <= set(over) for word in chosen]
+        parts = tuple(
+            {over.index(part) for part in known[word]} if ok else None for word, ok in zip(chosen, whole, strict=True)
+        )
+        return cls(chosen, over, config.templates or words_and_templates(inputs, {*chosen, *over})[1], parts)
+
+    def share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
+        """Return the share of the words with known parts that both are found of."""
+        known = [both_parts(one, parts) for one, parts in zip(spoken_of, self.parts, strict=True) if parts is not None]
+        return sum(known) / len(known) if known else torch.nan
+
+    def shuffled_share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
+        """Return the same with the parts of other words, the mean over all words with other parts."""
+        pairs = [
+            both_parts(one, parts)
+            for one, own in zip(spoken_of, self.parts, strict=True)
+            for parts in self.parts
+            if own is not None and parts is not None and parts != own
+        ]
+        return sum(pairs) / len(pairs) if pairs else torch.nan
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Words of a subject taken apart on one side.
+
+    Attributes:
+        question: which words, and over which.
+        targets: of the words.
+        simple: directions of the simpler words on the same side.
+    """
+
+    question: Question
+    targets: Float[Tensor, "words d_joint"]
+    simple: Float[Tensor, "simple d_joint"]
+
+    @classmethod
+    def of_texts(cls, words: Words, question: Question, templates: Sequence[str] | None = None) -> "Arithmetic":
+        """Take texts, in all of the question's templates or in some."""
+        prompts = templates or question.templates
+        return cls(question, words.towards(question.words, prompts), words.towards(question.over, prompts))
+
+    @classmethod
+    def of_images(
+        cls, space: JointSpace, concepts: Concepts, question: Question, images: Sequence[str]
+    ) -> "Arithmetic":
+        """Take mean images of the half to match on, less the mean over all concepts.
+
+        Raises:
+            InputsError: no images have such a label, or too few show a word.
+        """
+        table, keep, column = space.bench.sample.table, concepts.match, concepts.places
+        for name in images:
+            if name not in table.names:
+                raise InputsError(f"images: no label {name!r}.{nearest(name, table.names)}")
+        if images:
+            keep = keep & table.columns[:, [table.names.index(name) for name in images]].any(1)
+        shown = (concepts.columns & keep[:, None]).double()
+        means = shown.T @ space.embedding.double() / shown.sum(0)[:, None]
+        means = F.normalize(means - means.nanmean(0), dim=1).float()
+        for word in (*question.words, *question.over):
+            number = column.get(space.words.names.index(word))
+            if number is None or not shown[:, number].any():
+                raise InputsError(f"{word!r}: too few of the images show it; take more vectors.")
+        at = [[column[space.words.names.index(word)] for word in group] for group in (question.words, question.over)]
+        return cls(question, means[at[0]], means[at[1]])
+
+    def over_words(self) -> list[Sum]:
+        """Write every word as a sum over the simpler ones."""
+        return [decompose(target, self.simple, len(self.simple)) for target in self.targets]
+
+    def over_units(self, places: Float[Tensor, "units d_joint"], n_terms: int) -> list[Sum]:
+        """Write every word as a sum over units."""
+        return [decompose(target, places, n_terms) for target in self.targets]
+
+
+def jaccard(supports: Sequence[Sequence[int]]) -> float:
+    """Return the mean over pairs of sets of the share of their members that both have; 1 for a single set."""
+    pairs = [(set(one), set(other)) for one, other in combinations(supports, 2)]
+    return sum(len(a & b) / max(1, len(a | b)) for a, b in pairs) / len(pairs) if pairs else 1.0
+
+
+def run(config: Config) -> Finding:
+    """Take words apart over latents and over simpler words, and say how often the parts are found."""
+    space = JointSpace.of(Workbench.open(config), config.n_images)
+    bench, concepts = space.bench, Concepts.of(space)
+    question = Question.of(space.words, bench.inputs, config)
+    units = dict(zip(KINDS, (bench.latents, bench.neurons, bench.random), strict=True))
+    places = dict(zip(KINDS, space.places(list(units.values()), config.way), strict=True))
+    numbers = [[space.words.names.index(word) for word in group] for group in (question.over, question.words)]
+    known = {name: knowledge(concepts, one.responses, *numbers) for name, one in units.items()}
+    sides = {
+        "text": Arithmetic.of_texts(space.words, question),
+        "image": Arithmetic.of_images(space, concepts, question, config.images),
+    }
+    figures: dict[str, float] = {"n_words": float(len(question.words))}
+    curves: list[dict[str, Any]] = []
+    for side, one in sides.items():
+        figures |= {f"{side}, words, {what}": value for what, value in _figures(question, one.over_words()).items()}
+        for name in KINDS:
+            found = one.over_units(places[name], config.n_terms)
+            figures |= {f"{side}, {name}, {what}": v for what, v in _figures(question, found, known[name]).items()}
+            curves += [
+                {
+                    "side": side,
+                    "units": name,
+                    "terms": n,
+                    "both_parts": _share(question, one, places[name], known[name], n),
+                }
+                for n in SIZES
+            ]
+    chosen = sides["text"].over_units(places["latents"], config.n_terms)
+    stable = _stability(space.words, question, places["latents"], config.n_terms)
+    rises = space.rises(bench.latents, [dict(zip(one.terms, _shares(one), strict=True)) for one in chosen])
+    rank = (rises >= rises.gather(1, torch.tensor(numbers[1])[:, None])).sum(1)
+    figures |= {
+        "text, latents, stability": sum(stable) / len(stable),
+        "boosted, median rank": float(rank.double().median()),
+    }
+    figures["boosted, word rises most"] = float((rank == 1).double().mean())
+    rows = _rows(question, sides["text"].over_words(), chosen, known["latents"], stable, rank)
+    caption = (
+        "Share of the mixtures both of whose parts a sum speaks of most, by the number of its terms; dashed: the sum "
+        "over the simpler words."
+    )
+    picture = Picture(lambda: _draw(curves, figures), curves, caption)
+    return Finding("arithmetic", bench.about, figures, rows, _verdict(figures), {"lab-arithmetic": picture})
+
+
+def _figures(
+    question: Question, found: Sequence[Sum], known: Float[Tensor, "units simple"] | None = None
+) -> dict[str, float]:
+    known = torch.eye(len(question.over)) if known is None else known
+    said = [spoken(one, known) for one in found]
+    return {
+        "both parts": question.share(said),
+        "both parts, shuffled": question.shuffled_share(said),
+        "terms": sum(len(one.terms) for one in found) / len(found),
+        "cosine": sum(one.cosine for one in found) / len(found),
+    }
+
+
+def _share(question: Question, one: Arithmetic, places: Tensor, known: Tensor, n_terms: int) -> float:
+    return question.share([spoken(found, known) for found in one.over_units(places, n_terms)])
+
+
+def _stability(words: Words, question: Question, places: Tensor, n_terms: int) -> list[float]:
+    """Return for every word how alike the terms are in different templates."""
+    found = [Arithmetic.of_texts(words, question, [one]).over_units(places, n_terms) for one in question.templates]
+    return [jaccard([one[place].terms for one in found]) for place in range(len(question.words))]
+
+
+def _shares(found: Sum) -> list[float]:
+    """Return what its units are boosted to: the largest term to its maximum, the others in proportion."""
+    return [weight / max(found.weights) for weight in found.weights]
+
+
+def _rows(
+    question: Question,
+    over_words: Sequence[Sum],
+    over_latents: Sequence[Sum],
+    known: Float[Tensor, "units simple"],
+    stable: Sequence[float],
+    rank: Int[Tensor, " words"],
+) -> list[dict[str, Any]]:
+    rows = []
+    for place, (word, parts) in enumerate(zip(question.words, question.parts, strict=True)):
+        simpler, latents = over_words[place], over_latents[place]
+        names = [question.over[term] for term in simpler.terms]
+        called = [
+            f"{term} ({question.over[int(known[term].argmax())] if known[term].any() else '?'})"
+            for term in latents.terms
+        ]
+        rows.append(
+            {
+                "word": word,
+                "parts": " + ".join(question.over[part] for part in sorted(parts or ())),
+                "over_words": equation(simpler.weights, names),
+                "over_latents": equation(latents.weights, called),
+                "cosine": round(latents.cosine, 3),
+                "stability": round(stable[place], 3),
+                "rank_of_rise": int(rank[place]),
+            }
+        )
+    return rows
+
+
+def equation(weights: Sequence[float], names: Sequence[str]) -> str:
+    """Return a sum in words, its largest term first."""
+    terms = sorted(zip(weights, names, strict=True), key=lambda term: -term[0])
+    return " + ".join(f"{weight:.2f} {name}" for weight, name in terms)
+
+
+def _verdict(figures: Mapping[str, float]) -> str:
+    def said(side: str) -> str:
+        words, latents, neurons, random = (figures[f"{side}, {name}, both parts"] for name in ("words", *KINDS))
+        best = max(neurons, random)
+        told = "more than" if latents > best else "no more than"
+        return (
+            f"From the {side} both parts are found for {words:.0%} of the mixtures over simpler words "
+            f"({figures[f'{side}, words, both parts, shuffled']:.0%} with shuffled parts), and for {latents:.0%} over "
+            f"latents, {told} over the best control ({best:.0%})."
+        )
+
+    if figures["text, words, both parts"] != figures["text, words, both parts"]:
+        return "The parts of these words are not known, so nothing can be said about whether they are found."
+    return " ".join(map(said, SIDES))
+
+
+def _draw(curves: Sequence[Mapping[str, Any]], figures: Mapping[str, float]) -> Any:
+    """Draw one panel per side: the share found over the number of terms, a line per set of units."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    for axes, side in zip(figure.subplots(1, 2, sharey=True), SIDES, strict=True):
+        for number, name in enumerate(KINDS):
+            chosen = [row for row in curves if (row["side"], row["units"]) == (side, name)]
+            look = style(number)
+            label, grey = name.replace("_", " "), name != KINDS[0]
+            axes.plot(
+                [row["terms"] for row in chosen],
+                [row["both_parts"] for row in chosen],
+                label=label,
+                color="0.55" if grey else look["color"],
+                marker=look["marker"],
+                markersize=5,
+                linewidth=1.2 if grey else 1.8,
+                zorder=2 if grey else 3,
+            )
+        axes.axhline(figures[f"{side}, words, both parts"], color="0.3", linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_title(f"from the {side}", fontsize=9, loc="left")
+        axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="terms")
+        axes.set_xticks(SIZES, list(map(str, SIZES)))
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.tick_params(labelsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    figure.supylabel("both parts found", fontsize=9)
+    return figure
