@@ -14,7 +14,6 @@ above 1/2 for the concept, on the half to match on, without the images of the mi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from sae.inputs.base import Composed
 from sae.lab.concepts import Concepts
 from sae.lab.finding import Finding, Picture
 from sae.lab.joint import JointSpace, Way
+from sae.lab.sums import Sum, decompose, equation, jaccard
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 SIDES = ("text", "image")
@@ -63,80 +63,6 @@ class Config(WorkbenchConfig):
         super().__post_init__()
         if min(self.n_terms, self.n_images) < 1:
             raise ConfigError(f"n_terms, n_images: must be at least 1, got {self.n_terms} and {self.n_images}.")
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A direction as a sum of others.
-
-    Attributes:
-        terms: numbers of the others, in the order in which they came in.
-        weights: of each, positive.
-        cosine: of the sum with the direction.
-    """
-
-    terms: tuple[int, ...]
-    weights: tuple[float, ...]
-    cosine: float
-
-
-def decompose(
-    target: Float[Tensor, " d"], directions: Float[Tensor, "units d"], n_terms: int, beyond: Sequence[int] = ()
-) -> Sum:
-    """Write a direction as a sparse non-negative sum of others by orthogonal matching pursuit.
-
-    In each round the direction that the rest is nearest to comes in, and all weights are fitted anew. It stops early
-    where nothing points along the rest any more, and terms whose weight becomes 0 are left out.
-
-    Args:
-        target: of any length.
-        directions: of any length; a row of zeros is never taken.
-        n_terms: most rounds.
-        beyond: rows that must not be taken.
-    """
-    target, units = F.normalize(target.double(), dim=0), F.normalize(directions.double(), dim=1)
-    terms: list[int] = []
-    weights, rest = target.new_zeros(0), target
-    for _ in range(min(n_terms, len(units))):
-        along = units @ rest
-        along[[*terms, *beyond]] = -torch.inf
-        if along.max() <= 1e-9:
-            break
-        terms.append(int(along.argmax()))
-        weights = non_negative(units[terms], target)
-        rest = target - weights @ units[terms]
-    kept = [place for place in range(len(terms)) if weights[place] > 0]
-    rebuilt = target - rest
-    cosine = float(F.cosine_similarity(rebuilt, target, dim=0)) if kept else 0.0
-    return Sum(tuple(terms[place] for place in kept), tuple(float(weights[place]) for place in kept), cosine)
-
-
-def non_negative(directions: Float[Tensor, "terms d"], target: Float[Tensor, " d"]) -> Float[Tensor, " terms"]:
-    """Return the weights, none negative, whose sum of directions has the smallest squared distance to a target.
-
-    By the active-set method of Lawson and Hanson (*Solving Least Squares Problems*, 1974).
-    """
-    gram, along = directions @ directions.T, directions @ target
-    weights, passive = torch.zeros_like(along), torch.zeros(len(along), dtype=torch.bool)
-    for _ in range(3 * len(along)):
-        slope = along - gram @ weights
-        slope[passive] = -torch.inf
-        if slope.max() <= 1e-10:
-            break
-        passive[slope.argmax()] = True
-        while True:
-            inside = passive.nonzero()[:, 0]
-            solved = torch.linalg.lstsq(gram[inside][:, inside], along[inside, None], driver="gelsd").solution[:, 0]
-            if (solved > 0).all():
-                break
-            old = weights[inside]
-            bad = solved <= 0
-            step = (old[bad] / (old[bad] - solved[bad]).clamp(min=1e-300)).min()
-            weights[inside] = old + step * (solved - old)
-            passive[inside[weights[inside] <= 1e-12]] = False
-            weights[~passive] = 0
-        weights = torch.zeros_like(along).index_copy(0, inside, solved)
-    return weights
 
 
 def knowledge(
@@ -180,6 +106,11 @@ class Question:
     templates: tuple[str, ...]
     parts: tuple[set[int] | None, ...]
 
+    @property
+    def answered(self) -> bool:
+        """Whether the parts of any word are known."""
+        return any(parts is not None for parts in self.parts)
+
     @classmethod
     def of(cls, words: Words, inputs: Any, config: Config) -> "Question":
         """Complete what the config names by what the inputs know, and check every word.
@@ -208,7 +139,7 @@ class Question:
     def share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
         """Return the share of the words with known parts that both are found of."""
         known = [both_parts(one, parts) for one, parts in zip(spoken_of, self.parts, strict=True) if parts is not None]
-        return sum(known) / len(known) if known else torch.nan
+        return sum(known) / len(known)
 
     def shuffled_share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
         """Return the same with the parts of other words, the mean over all words with other parts."""
@@ -218,7 +149,7 @@ class Question:
             for parts in self.parts
             if own is not None and parts is not None and parts != own
         ]
-        return sum(pairs) / len(pairs) if pairs else torch.nan
+        return sum(pairs) / len(pairs) if pairs else 0.0
 
 
 @dataclass(frozen=True)
@@ -274,11 +205,11 @@ class Arithmetic:
         """Write every word as a sum over units."""
         return [decompose(target, places, n_terms) for target in self.targets]
 
-
-def jaccard(supports: Sequence[Sequence[int]]) -> float:
-    """Return the mean over pairs of sets of the share of their members that both have; 1 for a single set."""
-    pairs = [(set(one), set(other)) for one, other in combinations(supports, 2)]
-    return sum(len(a & b) / max(1, len(a | b)) for a, b in pairs) / len(pairs) if pairs else 1.0
+    def share(
+        self, places: Float[Tensor, "units d_joint"], known: Float[Tensor, "units simple"], n_terms: int
+    ) -> float:
+        """Return the share of the words both of whose parts are found over units."""
+        return self.question.share([spoken(found, known) for found in self.over_units(places, n_terms)])
 
 
 def run(config: Config) -> Finding:
@@ -289,11 +220,11 @@ def run(config: Config) -> Finding:
     units = dict(zip(KINDS, (bench.latents, bench.neurons, bench.random), strict=True))
     places = dict(zip(KINDS, space.places(list(units.values()), config.way), strict=True))
     numbers = [[space.words.names.index(word) for word in group] for group in (question.over, question.words)]
-    known = {name: knowledge(concepts, one.responses, *numbers) for name, one in units.items()}
     sides = {
         "text": Arithmetic.of_texts(space.words, question),
         "image": Arithmetic.of_images(space, concepts, question, config.images),
     }
+    known = {name: knowledge(concepts, one.responses, *numbers) for name, one in units.items()}
     figures: dict[str, float] = {"n_words": float(len(question.words))}
     curves: list[dict[str, Any]] = []
     for side, one in sides.items():
@@ -306,9 +237,10 @@ def run(config: Config) -> Finding:
                     "side": side,
                     "units": name,
                     "terms": n,
-                    "both_parts": _share(question, one, places[name], known[name], n),
+                    "both_parts": one.share(places[name], known[name], n),
                 }
                 for n in SIZES
+                if question.answered
             ]
     chosen = sides["text"].over_units(places["latents"], config.n_terms)
     stable = _stability(space.words, question, places["latents"], config.n_terms)
@@ -324,8 +256,8 @@ def run(config: Config) -> Finding:
         "Share of the mixtures both of whose parts a sum speaks of most, by the number of its terms; dashed: the sum "
         "over the simpler words."
     )
-    picture = Picture(lambda: _draw(curves, figures), curves, caption)
-    return Finding("arithmetic", bench.about, figures, rows, _verdict(figures), {"lab-arithmetic": picture})
+    pictures = {"lab-arithmetic": Picture(lambda: _draw(curves, figures), curves, caption)} if question.answered else {}
+    return Finding("arithmetic", bench.about, figures, rows, _verdict(figures), pictures)
 
 
 def _figures(
@@ -333,16 +265,13 @@ def _figures(
 ) -> dict[str, float]:
     known = torch.eye(len(question.over)) if known is None else known
     said = [spoken(one, known) for one in found]
-    return {
-        "both parts": question.share(said),
-        "both parts, shuffled": question.shuffled_share(said),
+    figures = {
         "terms": sum(len(one.terms) for one in found) / len(found),
         "cosine": sum(one.cosine for one in found) / len(found),
     }
-
-
-def _share(question: Question, one: Arithmetic, places: Tensor, known: Tensor, n_terms: int) -> float:
-    return question.share([spoken(found, known) for found in one.over_units(places, n_terms)])
+    if question.answered:
+        figures |= {"both parts": question.share(said), "both parts, shuffled": question.shuffled_share(said)}
+    return figures
 
 
 def _stability(words: Words, question: Question, places: Tensor, n_terms: int) -> list[float]:
@@ -368,10 +297,7 @@ def _rows(
     for place, (word, parts) in enumerate(zip(question.words, question.parts, strict=True)):
         simpler, latents = over_words[place], over_latents[place]
         names = [question.over[term] for term in simpler.terms]
-        called = [
-            f"{term} ({question.over[int(known[term].argmax())] if known[term].any() else '?'})"
-            for term in latents.terms
-        ]
+        called = [f"{term} ({_speaks_of(question, known[term])})" for term in latents.terms]
         rows.append(
             {
                 "word": word,
@@ -386,10 +312,9 @@ def _rows(
     return rows
 
 
-def equation(weights: Sequence[float], names: Sequence[str]) -> str:
-    """Return a sum in words, its largest term first."""
-    terms = sorted(zip(weights, names, strict=True), key=lambda term: -term[0])
-    return " + ".join(f"{weight:.2f} {name}" for weight, name in terms)
+def _speaks_of(question: Question, known: Float[Tensor, " simple"]) -> str:
+    """Return the simple word that a unit knows best, "?" for one that knows none."""
+    return question.over[int(known.argmax())] if known.any() else "?"
 
 
 def _verdict(figures: Mapping[str, float]) -> str:
@@ -403,7 +328,7 @@ def _verdict(figures: Mapping[str, float]) -> str:
             f"latents, {told} over the best control ({best:.0%})."
         )
 
-    if figures["text, words, both parts"] != figures["text, words, both parts"]:
+    if "text, words, both parts" not in figures:
         return "The parts of these words are not known, so nothing can be said about whether they are found."
     return " ".join(map(said, SIDES))
 

@@ -25,6 +25,7 @@ from sae.lab.workbench import Workbench, WorkbenchConfig
 
 READINGS = ("activation", "pre-activation")
 """What a unit is read by: as its dictionary selects it, or before anything is selected."""
+BLUE = "#0072B2"
 Places = Mapping[str, Mapping[str, Float[Tensor, "units d_joint"]]]
 """Of every set of units, by way."""
 

@@ -36,7 +36,8 @@ SMOOTHING = 0.1
 MOST_CAPTIONS = 4096
 N_RANDOM = 256
 """Captions drawn at random that found texts are compared with."""
-STEPS = ("ranking", "greedy", "beam")
+LABELS = {"ranking": "first word", "greedy": "extended greedily", "beam": "extended with a beam"}
+STEPS = tuple(LABELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class TextSearch:
     """
 
     words: Words
-    vocabulary: Sequence[str]
+    vocabulary: tuple[str, ...]
     language: Bigrams
     config: Config
     _known: dict[str, Tensor] = field(default_factory=dict)
@@ -138,6 +139,8 @@ class TextSearch:
         best = kept[0]
         for _ in range(self.config.n_words - 1):
             longer = {new for text, _ in kept for new in self._extended(text, nearest[: self.config.n_tried])}
+            if not longer:
+                break
             kept = self._best(place, sorted(longer), beam)
             if kept[0][1] <= best[1]:
                 break
@@ -154,7 +157,7 @@ class TextSearch:
 
     def _best(self, place: Tensor, texts: Sequence[str], n: int) -> list[tuple[str, float]]:
         top = (scores := self.scores(place, texts)).topk(min(n, len(texts)))
-        return [(texts[number], float(scores[number])) for number in top.indices.tolist()]
+        return [(texts[int(number)], float(scores[number])) for number in top.indices]
 
     def _extended(self, text: str, tried: Sequence[str]) -> list[str]:
         words = text.split()
@@ -236,7 +239,7 @@ def judged(
     figures["cosine of its own best prompt"] = float(torch.einsum("ctd,cd->ct", own, chosen).amax(1).mean())
     if captions:
         drawn = torch.randperm(len(captions), generator=torch.Generator().manual_seed(search.config.seed))[:N_RANDOM]
-        random = chosen @ search.directions([captions[number] for number in drawn.tolist()]).T
+        random = chosen @ search.directions([captions[int(number)] for number in drawn]).T
         figures["cosine of random captions"] = float(random.mean())
         figures["cosine of the best random caption"] = float(random.amax(1).mean())
     return Judged(unit, texts, figures)
@@ -299,17 +302,8 @@ def _draw(figures: Mapping[str, float]) -> Any:
     for number, step in enumerate(STEPS):
         chosen = [row for row in rows if row["text"] == step]
         heights = [names.index(row["units"]) + 0.18 * (number - 1) for row in chosen]
-        look = style(number)
-        label = {"ranking": "first word", "greedy": "extended greedily", "beam": "extended with a beam"}[step]
-        axes.plot(
-            [row["share"] for row in chosen],
-            heights,
-            linestyle="",
-            markersize=6,
-            label=label,
-            color=look["color"],
-            marker=look["marker"],
-        )
+        look, marks = style(number), {"linestyle": "", "markersize": 6, "label": LABELS[step]}
+        axes.plot([row["share"] for row in chosen], heights, color=look["color"], marker=look["marker"], **marks)
     chance = figures["latents, beam, names the next concept"]
     axes.axvline(chance, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="share of concepts that the text names")
