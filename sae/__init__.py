@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ActivationStore": "sae.activations.store",
     "Catalog": "sae.features.catalog",
-    "CatalogConfig": "sae.features.catalog_config",
+    "CatalogConfig": "sae.features.building.catalog_config",
     "Codes": "sae.dictionaries.codes",
     "Dictionary": "sae.dictionaries.base",
     "EvaluateConfig": "sae.evaluation.config",
@@ -20,7 +20,7 @@ _HOMES = {
     "SaeError": "sae.errors",
     "TrainConfig": "sae.training.config",
     "ablate": "sae.subjects.splice",
-    "build_catalog": "sae.features.build",
+    "build_catalog": "sae.features.building.build",
     "builtin_inputs": "sae.inputs.source",
     "evaluate": "sae.evaluation.evaluate",
     "export_dictionary": "sae.dictionaries.io",

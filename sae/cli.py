@@ -10,6 +10,7 @@ from typing import Any
 
 from sae import builtin, log
 from sae.arguments import configured, take_flag, take_hints, take_option, take_options, take_positional
+from sae.cli_catalogs import export, import_, judge
 from sae.errors import ConfigError, SaeError, nearest
 
 REPORT_HEADER = ("metric", "value", "95 % interval", "strongest control", "the dictionary is")
@@ -110,8 +111,8 @@ def catalog(arguments: list[str]) -> None:
     from sae.activations.reopen import open_store
     from sae.activations.store import ActivationStore
     from sae.dictionaries.io import load_dictionary
-    from sae.features.build import build
-    from sae.features.catalog_config import CatalogConfig
+    from sae.features.building.build import build
+    from sae.features.building.catalog_config import CatalogConfig
 
     if not {"-h", "--help"} & set(arguments):
         positional = take_positional(arguments, ("DICTIONARY", "STORE"), "sae catalog")
@@ -256,8 +257,8 @@ def serve(arguments: list[str]) -> None:
 
     catalog, asks = Catalog.open(path), {}
     if store is not None:
-        from sae.features.live import asks_of
-        from sae.features.opening import open_loaded
+        from sae.features.live.asks import asks_of
+        from sae.features.live.opening import open_loaded
 
         asks = asks_of(open_loaded(catalog, Path(store), others))
     run(catalog, int(port), asks)
@@ -270,9 +271,9 @@ def circuit(arguments: list[str]) -> None:
     catalog was made from. Effects are per firing of the latent; control is what an ablation has to exceed.
     """
     from sae.features.catalog import Catalog, write_json
-    from sae.features.circuit_graph import HEADER
-    from sae.features.circuits import circuit as run
-    from sae.features.opening import open_loaded
+    from sae.features.circuits.circuit import circuit as run
+    from sae.features.circuits.graph import HEADER
+    from sae.features.live.opening import open_loaded
 
     store, out, others = (
         take_option(arguments, "--live"),
@@ -292,27 +293,6 @@ def circuit(arguments: list[str]) -> None:
         print(f"saved in {out}")
 
 
-def export(arguments: list[str]) -> None:
-    """Write a catalog's pages as files, or one card as one file: sae export CATALOG --out PATH [--card latent/123]."""
-    from sae.features.catalog import Catalog
-    from sae.server.export import export as run
-
-    out, card = take_option(arguments, "--out"), take_option(arguments, "--card")
-    (path,) = take_positional(arguments, ("CATALOG",), "sae export")
-    if out is None:
-        raise ConfigError("--out: name the folder to write, or with --card the file.")
-    catalog = Catalog.open(path)
-    if card is None:
-        run(catalog, Path(out))
-        print(f"open {Path(out) / 'index.html'}")
-        return
-    kind, _, index = card.partition("/")
-    if not index.isdecimal():
-        raise ConfigError(f"--card {card}: must be KIND/NUMBER, as in latent/123.")
-    Path(out).write_text(catalog.shelf(kind)[int(index)].to_html(), encoding="utf-8")
-    print(f"open {out}")
-
-
 def lab(arguments: list[str]) -> None:
     """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
     from sae.lab.methods import lab as run
@@ -321,14 +301,18 @@ def lab(arguments: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    command.__name__: command
+    command.__name__.rstrip("_"): command
     for command in (
-        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, lab, serve, export),
+        *(harvest, train, evaluate, compare, relate, catalog, show, circuit, lab),
+        *(serve, export, import_, judge),
         *(info, convert, push, verify, hookpoints),
     )
 }
 
-UNCONFIGURED = ("compare", "circuit", "serve", "export", "info", "convert", "push", "verify", "hookpoints")
+UNCONFIGURED = (
+    *("compare", "circuit", "serve", "export", "import", "judge"),
+    *("info", "convert", "push", "verify", "hookpoints"),
+)
 """Commands without a config, whose help is their docstring."""
 
 

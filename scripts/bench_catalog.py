@@ -34,13 +34,13 @@ from sae.activations.store import TRAINING_KINDS, ActivationStore, Provenance
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.io import load_dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
-from sae.features.ablation import AblationLosses
-from sae.features.build import Ground, Maker, build
+from sae.features.building.build import Ground, Maker, build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.firings import record
+from sae.features.building.map import draw_map
+from sae.features.building.workers import usable_cores
 from sae.features.catalog import CARDS_PER_SHARD, Catalog, Shelf
-from sae.features.catalog_config import CatalogConfig
-from sae.features.firings import record
-from sae.features.map import draw_map
-from sae.features.workers import usable_cores
+from sae.features.sections.ablation import AblationLosses
 from sae.subjects.base import Hookpoint
 from scripts import bench
 from scripts.bench import Figure, timed

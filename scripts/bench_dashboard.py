@@ -18,8 +18,8 @@ from torch import Tensor
 from sae import cli
 from sae.activations.store import ActivationStore
 from sae.dictionaries.io import load_dictionary, writer
-from sae.features.build import build
-from sae.features.catalog_config import CatalogConfig
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
 from scripts import bench
 from scripts.bench import Figure, timed
 from scripts.bench_catalog import DICTIONARY, HOOKPOINT, STORE

@@ -116,9 +116,9 @@ def main() -> None:
     figures.append(Figure("quickstart", time.monotonic() - started, "seconds", "lower", 360))
     bench.publish(figures, OUT / "figures.json")
     print(f"\nfigures     {OUT / 'figures.json'}")
-    print("\nEvery latent and every neuron has a page. To look at them in a browser:")
+    print("\nEvery latent and every neuron has a page. To look at them in a browser, and to ask the model:")
     for name in reports:
-        print(f"    sae serve {OUT / name / 'catalog'}")
+        print(f"    sae serve {OUT / name / 'catalog'} --live {OUT / name / 'store-score'}")
     print("Next: docs/analysis.md")
 
 

@@ -17,10 +17,10 @@ from sae.activations.store import ActivationStore
 from sae.config import save
 from sae.dictionaries.io import save_dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
-from sae.features.build import build
-from sae.features.catalog_config import CatalogConfig
-from sae.features.evidence import Amounts
-from sae.features.loaded import Loaded
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.evidence import Amounts
+from sae.features.live.loaded import Loaded
 from sae.inputs.configs import ImageInputsConfig, TextInputsConfig
 from sae.inputs.source import open_inputs
 from sae.subjects.load import load

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from sae import config as configs
 from sae.dictionaries.codes import Codes
 from sae.dictionaries.folding import Foldable
+from sae.dictionaries.html import dictionary_html
 from sae.dictionaries.initialisation import geometric_median, normalise_rows_, random_unit_rows
 from sae.errors import ConfigError, DictionaryError
 from sae.kernels import interface as kernels
@@ -313,6 +314,11 @@ class Dictionary(Foldable, ABC):
         origin = [str(self.provenance[key]) for key in ("subject", "hookpoint") if key in self.provenance]
         described = ", ".join(f"{key}={value}" for key, value in (widths | settings).items())
         return f"<{kind} dictionary: {described}{'; ' + ' '.join(origin) if origin else ''}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        d_out = self.d_out if self.is_transcoder else None
+        return dictionary_html(configs.encode(self.config), self.d_in, d_out, self.provenance, self.W_dec.detach())
 
     def normalised_error(self, target: Tensor, x_hat: Tensor) -> Float[Tensor, ""]:
         """Squared error per row over the targets' variance: 1 for predicting the mean.

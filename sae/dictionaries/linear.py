@@ -138,3 +138,34 @@ class Constant(Linear):
     def initialise(self, sample: Vectors, generator: torch.Generator, target: Tensor | None = None) -> None:
         """Take the mean from a sample of vectors."""
         self.b_dec.copy_(self._checked(sample).double().mean(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionsConfig(DictionaryConfig):
+    """Settings of given directions; d_sae is their number."""
+
+    kind: ClassVar[str] = "directions"
+
+
+class Directions(Linear):
+    """Given directions as units: how far a vector lies along each of them, from a point.
+
+    Made for looking at them, by `of`; nothing draws, trains or saves it.
+    """
+
+    config_type = DirectionsConfig
+
+    @classmethod
+    def of(cls, directions: Float[Tensor, "n d_in"], centre: Float[Tensor, " d_in"]) -> "Directions":
+        """Return the units of directions, each brought to length 1.
+
+        Args:
+            directions: none of them zero.
+            centre: the vector on which all of them answer 0.
+        """
+        made = cls(DirectionsConfig(d_sae=len(directions)), directions.shape[1])
+        unit = torch.nn.functional.normalize(directions.float(), dim=1)
+        made.W_enc_rows.copy_(unit)
+        made.W_dec.copy_(unit)
+        made.b_dec.copy_(centre)
+        return made

@@ -15,6 +15,7 @@ from sae import builtin
 from sae.durable import write_durably
 from sae.errors import EvaluationError, nearest
 from sae.evaluation.metric import N_DRAWS, Measured, Score
+from sae.evaluation.report_html import Row, report_html
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +202,26 @@ class Report:
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Return table rows: metric, value, 95 % interval, the strongest control, and how the dictionary compares."""
         return [self._row(score) for score in self.scores]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        of, subject = self.about.get(DICTIONARY, {}), self.about.get("subject", {})
+        sizes = [(name, of.get(key)) for name, key in (("latents", "d_sae"), ("reads", "d_in"))]
+        facts = [(name, f"{value:,}") for name, value in sizes if isinstance(value, int)]
+        facts += [("scores", f"{len(self.scores)}"), ("controls", f"{len(self.controls)}")]
+        origin = [str(part) for part in (subject.get("id"), self.about.get("hookpoint")) if part]
+        return report_html(
+            " ".join(origin) or "of unknown origin", facts, [self._drawn(score) for score in self.scores]
+        )
+
+    def _drawn(self, score: Score) -> Row:
+        rivals = {name: self.score(score.name, name) for name in self.controls}
+        values = {name: one.value for name, one in rivals.items() if one is not None}
+        strongest = self.strongest(score)
+        difference = None if strongest is None else self.difference(score.name, strongest)
+        verdict = None if difference is None else difference.verdict
+        better = verdict == score.better if verdict in ("higher", "lower") else None
+        return Row(score.name, score.value, score.interval, values, strongest, better, difference is not None)
 
     def _row(self, score: Score) -> tuple[str, str, str, str, str]:
         value, interval = f"{score.value:.4g}", interval_text(score.interval)

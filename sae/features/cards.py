@@ -24,6 +24,8 @@ SECTIONS = {
     "labels": "the labels that it answers to",
     "facets": "its response to a concept as photo, sketch, word and symbol",
     "scores": "its interpretability scores, with those of controls",
+    "held_out": "examples that the card does not show, to test its explanations on, each with whether it fires",
+    "carried": "of a direction: how much of its variance the best latents explain",
     "mixture": "of a neuron: the concepts it mixes and the latents that carry each",
 }
 LEVEL = 4
@@ -67,10 +69,15 @@ class Card:
 
     def to_html(self) -> str:
         """Return the card as one page that needs nothing else: images are inside, and nothing is loaded."""
-        return card_document(self.to_json(), self.folder)
+        return card_document(self._drawn, self.folder)
 
     def _repr_html_(self) -> str:
-        return card_frame(self.to_json(), self.folder)
+        return card_frame(self._drawn, self.folder)
+
+    @property
+    def _drawn(self) -> dict[str, Any]:
+        """What a page of this card alone needs: held-out examples, with their images, are not shown on it."""
+        return {name: value for name, value in self.to_json().items() if name != "held_out"}
 
     def packed(self) -> bytes:
         """Return the card compressed; numbers are rounded to what a reader can see by whoever made them."""

@@ -16,6 +16,7 @@ Opening reads `catalog.json` alone; a card costs one small read, whatever the nu
 """
 
 import json
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from sae import notebook
 from sae.durable import write_durably
 from sae.errors import CatalogError, nearest
 from sae.features.cards import Card
@@ -208,6 +210,21 @@ class Catalog:
         """Return counts and origin in one line."""
         counts = ", ".join(f"{n} {kind}" for kind, n in self.about.counts.items())
         return f"<catalog of {counts}; {self.about.subject} {self.about.hookpoint}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: facts, how often latents fire, and how to open its pages."""
+        about, rates = self.about, self.overview.get("log_rates")
+        seen = {"vectors": about.n_vectors, "images" if about.modality == "image" else "texts": about.n_examples}
+        own = {name: f"{n:,}" for name, n in (*about.counts.items(), *seen.items()) if n}
+        given = {str(name): str(value) for name, value in self.overview.get("facts", ())}
+        chart = "How often latents fire, as a power of ten"
+        return notebook.panel(
+            "catalog" if about.complete else "catalog, not finished",
+            f"{about.subject} {about.hookpoint}",
+            notebook.facts((own | given).items()),
+            notebook.histogram(rates["edges"], rates["counts"], chart) if rates else "",
+            notebook.code(f"catalog[123]   # a card\nsae serve {shlex.quote(str(self.path))}"),
+        )
 
 
 def shard_path(folder: Path, number: int) -> Path:

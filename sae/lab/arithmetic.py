@@ -27,7 +27,7 @@ from sae.evaluation.responses import Responses
 from sae.evaluation.weights import Weights
 from sae.features.words import Words, words_and_templates
 from sae.inputs.base import Composed
-from sae.lab.concepts import Concepts
+from sae.lab.concepts import Concepts, compared
 from sae.lab.finding import Finding, Picture
 from sae.lab.joint import JointSpace, Way
 from sae.lab.sums import Sum, decompose, equation, jaccard
@@ -321,11 +321,11 @@ def _verdict(figures: Mapping[str, float]) -> str:
     def said(side: str) -> str:
         words, latents, neurons, random = (figures[f"{side}, {name}, both parts"] for name in ("words", *KINDS))
         best = max(neurons, random)
-        told = "more than" if latents > best else "no more than"
+        told = compared(latents, best, int(figures["n_words"]))
         return (
             f"From the {side} both parts are found for {words:.0%} of the mixtures over simpler words "
             f"({figures[f'{side}, words, both parts, shuffled']:.0%} with shuffled parts), and for {latents:.0%} over "
-            f"latents, {told} over the best control ({best:.0%})."
+            f"latents, {told} what is found over the best control ({best:.0%})."
         )
 
     if "text, words, both parts" not in figures:

@@ -49,3 +49,15 @@ class Concepts:
     def detectors(self, responses: Responses) -> Int[Tensor, " concepts"]:
         """Return the unit that detects each concept best on the half to match on."""
         return self.auc(responses, on_match=True).argmax(0)
+
+
+def compared(share: float, control: float, n: int) -> str:
+    """Say whether a share of n things is "more than", "less than" or "not distinguishable from" a control's.
+
+    By the 95 % interval of the difference of two independent shares (Wald); shares of the same things usually vary
+    together, which makes it cautious.
+    """
+    spread = 1.96 * ((share * (1 - share) + control * (1 - control)) / n) ** 0.5
+    if abs(share - control) <= spread:
+        return "not distinguishable from"
+    return "more than" if share > control else "less than"

@@ -18,7 +18,7 @@ from sae.evaluation.joint_space import joint_places
 from sae.evaluation.responses import DenseResponses, Responses
 from sae.evaluation.sample import Units
 from sae.evaluation.splicing import trained_rows
-from sae.features.attribution import Member, only_modality, passed, pre_activations
+from sae.features.circuits.attribution import Member, only_modality, passed, pre_activations
 from sae.features.removal import chunks, stacked
 from sae.features.words import Words
 from sae.lab.workbench import Workbench

@@ -18,7 +18,7 @@ from torch import Tensor
 from sae.errors import ConfigError
 from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.sample import Units
-from sae.lab.concepts import Concepts
+from sae.lab.concepts import Concepts, compared
 from sae.lab.finding import Finding, Picture
 from sae.lab.joint import JointSpace, Way, before_selection
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -169,7 +169,7 @@ def _verdict(figures: Mapping[str, float], way: str) -> str:
     controls = ("neurons", "random_directions")
     best = max(controls, key=lambda name: figures[f"{name}, {READINGS[1]}, {way}"])
     control = figures[f"{best}, {READINGS[1]}, {way}"]
-    told = "more than" if by_pre_activation > control else "no more than"
+    told = compared(by_pre_activation, control, int(figures["n_concepts"]))
     return (
         f"One of the first latents found by name detects {by_activation:.0%} of {figures['n_concepts']:.0f} concepts "
         f"by its activation, where any latent does for {figures[f'latents, {READINGS[0]}, any unit']:.0%}, and "

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from sae.errors import ConfigError, DictionaryError, EvaluationError
 from sae.evaluation.pictures import style
-from sae.features.known import CAPTION
+from sae.features.building.known import CAPTION
 from sae.features.words import PLAIN, Words
-from sae.lab.concepts import Concepts
+from sae.lab.concepts import Concepts, compared
 from sae.lab.finding import Finding, Picture
 from sae.lab.joint import JointSpace, Way
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -274,7 +274,7 @@ def _rows(
 def _verdict(figures: Mapping[str, float]) -> str:
     shares = {name: figures[f"{name}, beam, names the concept"] for name in ("latents", "neurons", "random_directions")}
     best = max(("neurons", "random_directions"), key=shares.__getitem__)
-    told = "more than" if shares["latents"] > shares[best] else "no more than"
+    told = compared(shares["latents"], shares[best], int(figures["n_concepts"]))
     return (
         f"The text found for the latent that detects a concept best names it for {shares['latents']:.0%} of "
         f"{figures['n_concepts']:.0f} concepts (the first word alone for "

@@ -14,7 +14,7 @@ from sae.evaluation.controls import random_directions
 from sae.evaluation.gather import take_sample
 from sae.evaluation.ground import Rows, check_belonging
 from sae.evaluation.sample import Sample, Units
-from sae.features.known import raw_neurons
+from sae.features.building.known import raw_neurons
 from sae.inputs.base import Inputs, Labelled
 from sae.subjects.base import Subject
 

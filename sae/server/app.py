@@ -11,7 +11,7 @@ host name.
     GET  /api/titles/KIND?index=1,2,3       titles by number
     GET  /api/search/KIND?q=TEXT&limit=200  cards whose title, words or explanations hold every word of the text
     GET  /api/explanations/KIND/INDEX       explanations of a card
-    POST /api/explanations/KIND/INDEX       {"act": "add" | "edit" | "vote", ...}; see `features/explanations.py`
+    POST /api/explanations/KIND/INDEX       {"act": "add", ...}; all acts are those of `features/explanations.py`
     GET, POST /api/live/...                 questions to the loaded subject; see `live.py`
 """
 
@@ -165,8 +165,11 @@ class Pages:
             self.said.edit(name, body.get("text", ""), author, str(body.get("revision")))
         elif act == "vote":
             self.said.vote(name, author, body.get("value", 0))
+        elif act == "score":
+            measured: Any = {field: body.get(field) for field in ("value", "n", "interval")}
+            self.said.score(name, author, str(body.get("revision")), **measured, method="blind")
         else:
-            raise CatalogError(f"act {act!r}: must be add, edit or vote.")
+            raise CatalogError(f"act {act!r}: must be add, edit, vote or score.")
 
     def _shelf(self, request: Request) -> Shelf:
         kind = request.path_params["kind"]

@@ -123,8 +123,9 @@ def pointers(card: Card) -> Iterator[tuple[str, int]]:
     sections = card.sections
     for name in ("reads", "writes", "correlated"):
         yield from (("neuron", pair[0]) for pair in sections.get("neurons", {}).get(name, ()))
-    for name in ("decoder", "coactivation", "examples"):
+    for name in ("decoder", "encoder", "coactivation", "examples"):
         yield from (("latent", pair[0]) for pair in sections.get("neighbours", {}).get(name, ()))
+    yield from (("latent", pair[0]) for pair in sections.get("carried", {}).get("latents", ()))
     for part in sections.get("mixture", {}).get("parts", ()):
         yield from (("latent", latent[0]) for latent in part.get("latents", ()))
 

@@ -8,7 +8,7 @@ from sae.features.embed import ASSETS, CARD_MODULES, classic_script, read_module
 
 PAGES = Path(__file__).parent / "pages"
 PAGE_MODULES = (
-    *("server_source.js", "file_source.js", "explaining.js", "scatter.js", "table.js"),
+    *("server_source.js", "file_source.js", "explaining.js", "blind.js", "scatter.js", "table.js"),
     *("overview.js", "feature.js", "circuit.js", "finding.js"),
     *("live.js", "sentence.js", "phrase.js", "picture.js", "asking.js"),
     *("contrast_set.js", "contrast_result.js", "contrasting.js", "app.js"),

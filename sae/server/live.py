@@ -3,7 +3,7 @@
     GET  /api/live          names of the questions, each with what a page has to know to put it
     POST /api/live/NAME     the question as JSON; the answer as JSON
 
-What answers is handed in by whoever starts the server (see `features/live.py`), and without it there are no questions.
+What answers is handed in by whoever starts the server (see `features/live/asks.py`); without it there are no questions.
 """
 
 import threading

@@ -8,7 +8,7 @@ import torch
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.features.cards import Card
-from sae.features.loaded import Loaded
+from sae.features.live.loaded import Loaded
 from sae.subjects.base import Hookpoint
 from sae.tensors import Batch, Kind, Rows
 

@@ -9,7 +9,7 @@ from chain_subject import A, B, ChainSubject, Texts, drawn_dictionary
 from tiny_clip import save_clip
 
 from sae.errors import CatalogError
-from sae.features.attribution import (
+from sae.features.circuits.attribution import (
     Activity,
     Member,
     attributions,

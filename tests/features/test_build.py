@@ -14,15 +14,15 @@ from sae.errors import CatalogError, EvaluationError
 from sae.evaluation.latent_scores import LatentScores
 from sae.evaluation.metric import Score
 from sae.evaluation.report import Control, Report
-from sae.features import build as module
 from sae.features import catalog as catalog_module
-from sae.features import firings as firings_module
-from sae.features.build import build
+from sae.features.building import build as module
+from sae.features.building import firings as firings_module
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.contexts import runs
+from sae.features.building.evidence import Amounts
+from sae.features.building.titles import CaptionTitles, text_title, visible
 from sae.features.catalog import Catalog, shard_path
-from sae.features.catalog_config import CatalogConfig
-from sae.features.contexts import runs
-from sae.features.evidence import Amounts
-from sae.features.titles import CaptionTitles, text_title, visible
 
 FEW = Amounts(top=4, quantiles=3, levels=2, each=1, random=3, near=2)
 Made = Callable[..., Catalog]

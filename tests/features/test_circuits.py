@@ -9,9 +9,9 @@ from chain_subject import N_TEXTS, A, B, C, ChainSubject, Texts, drawn_dictionar
 
 from sae.dictionaries.base import Dictionary
 from sae.errors import CatalogError, ConfigError
-from sae.features.circuit_graph import HEADER, Circuit, CircuitConfig, Edge
-from sae.features.circuits import CircuitAsk, Circuits, circuit
-from sae.features.live import asks_of
+from sae.features.circuits.circuit import CircuitAsk, Circuits, circuit
+from sae.features.circuits.graph import HEADER, Circuit, CircuitConfig, Edge
+from sae.features.live.asks import asks_of
 
 SUBJECT, TEXTS = ChainSubject(), Texts()
 EVERYTHING = CircuitConfig(n_examples=N_TEXTS, n_latents=24, n_outputs=11, n_controls=6, batch_examples=7)

@@ -9,9 +9,9 @@ from chain_subject import A, B, C, ChainSubject, Texts, drawn_dictionary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae.features.attribution import Activity, Member, attributions, gradients, observe
-from sae.features.confirmation import Targets, ablated, confirmed, peers, threshold
-from sae.features.outputs import NextTokens
+from sae.features.circuits.attribution import Activity, Member, attributions, gradients, observe
+from sae.features.circuits.confirmation import Targets, ablated, confirmed, peers, threshold
+from sae.features.circuits.outputs import NextTokens
 from sae.subjects.load import load
 from sae.subjects.splice import record
 from sae.tensors import Batch

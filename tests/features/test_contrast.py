@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae.errors import EvaluationError
-from sae.features.contrast import LEVEL, contrast, memberships
+from sae.features.live.contrast import LEVEL, contrast, memberships
 
 
 def sparse(n_items: int, n_units: int, seed: int, rate: float = 0.3) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_a_planted_difference_is_found_in_both_directions() -> None:
 def test_blocks_of_units_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = sparse(20, 33, 2)
     whole = contrast(x[:10], x[10:], 100)
-    monkeypatch.setattr("sae.features.contrast.UNITS_AT_ONCE", 5)
+    monkeypatch.setattr("sae.features.live.contrast.UNITS_AT_ONCE", 5)
     parts = contrast(x[:10], x[10:], 100)
     np.testing.assert_array_equal(whole.p, parts.p)
     assert whole.threshold == parts.threshold

@@ -11,11 +11,11 @@ from sae.dictionaries.linear import IdentityConfig
 from sae.dictionaries.registry import make_dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import CatalogError
-from sae.features import firings as module
-from sae.features.contexts import TextContexts, references
-from sae.features.evidence import Amounts, Evidence, NearMisses, Origins
-from sae.features.firings import Record, record, segment_path
-from sae.features.sampling import Ranked, one_of_each, priorities, split
+from sae.features.building import firings as module
+from sae.features.building.contexts import TextContexts, references
+from sae.features.building.evidence import Amounts, Evidence, NearMisses, Origins
+from sae.features.building.firings import Record, record, segment_path
+from sae.features.building.sampling import Ranked, one_of_each, priorities, split
 
 N_ROWS, WIDTH, LATENTS = 211, 5, 8
 FEW = Amounts(top=6, quantiles=4, levels=3, each=2, random=3, near=4)

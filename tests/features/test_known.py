@@ -6,10 +6,10 @@ import pytest
 
 import sae
 from sae.activations.harvest_config import HarvestConfig
-from sae.features.build import build
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
+from sae.features.building.evidence import Amounts
 from sae.features.catalog import Catalog
-from sae.features.catalog_config import CatalogConfig
-from sae.features.evidence import Amounts
 from sae.inputs.configs import StdlibInputsConfig
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
@@ -37,7 +37,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 def test_a_latent_has_every_section(catalog: Catalog) -> None:
     card = catalog[1981]
-    expected = {"statistics", "examples", "writes", "neurons", "neighbours", "labels", "scores"}
+    expected = {"statistics", "examples", "held_out", "writes", "neurons", "neighbours", "labels", "scores"}
     assert set(card.sections) == expected
     assert card["labels"][0]["label"] == "role=class definition" and card["labels"][0]["auc"] > 0.9
     assert {token for token, _ in card["writes"]["up"]} >= {"():", "Manager"}

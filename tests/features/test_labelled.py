@@ -12,8 +12,8 @@ from sae.evaluation.resolution import Carriers, Mixtures, concept_variance_expla
 from sae.evaluation.sample import Units
 from sae.evaluation.toy_inputs import toy_images
 from sae.evaluation.toys import orthogonal, superposition, toy_sample, true_dictionary
-from sae.features.labelled import FacetResponses, Labelled, best_control_auc
-from sae.features.neurons import NeuronMixtures
+from sae.features.sections.labelled import FacetResponses, Labelled, best_control_auc
+from sae.features.sections.neurons import NeuronMixtures
 
 TOY = superposition(16, 8, 1.5, seed=0)
 
@@ -63,7 +63,7 @@ def test_labels_are_chosen_on_one_half_and_measured_on_the_other(kind: str, requ
 
 def test_blocks_change_nothing(units: Units, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Labelled(units).of(range(16))
-    monkeypatch.setattr("sae.features.labelled._UNITS_AT_ONCE", 3)
+    monkeypatch.setattr("sae.features.sections.labelled._UNITS_AT_ONCE", 3)
     assert Labelled(units).of(range(16)) == whole
     assert Labelled(units).of(range(5, 9)) == whole[5:9]
 

@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 from sae.activations.store import ActivationStore
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import CatalogError, InputsError, SubjectError
-from sae.features.build import build
+from sae.features.building.build import build
+from sae.features.building.catalog_config import CatalogConfig
 from sae.features.catalog import Catalog
-from sae.features.catalog_config import CatalogConfig
-from sae.features.contrast_sets import ContrastAsk
-from sae.features.given import MOST_SIDE, frame_of
-from sae.features.image import ImageAsk
-from sae.features.label_sets import choose
-from sae.features.live import asks_of
-from sae.features.loaded import Loaded
-from sae.features.phrase import PhraseAsk
-from sae.features.sentence import SentenceAsk
+from sae.features.live.asks import asks_of
+from sae.features.live.contrast_sets import ContrastAsk
+from sae.features.live.given import MOST_SIDE, frame_of
+from sae.features.live.image import ImageAsk
+from sae.features.live.label_sets import choose
+from sae.features.live.loaded import Loaded
+from sae.features.live.phrase import PhraseAsk
+from sae.features.live.sentence import SentenceAsk
 from sae.features.words import PLAIN, words_and_templates
 from sae.tensors import Batch, Kind
 
@@ -54,8 +54,8 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 
 def test_each_subject_answers_what_it_can(text: Loaded, image: Loaded) -> None:
-    assert set(asks_of(text)) == {"sentence", "contrast"}
-    assert set(asks_of(image)) == {"phrase", "image", "contrast"}
+    assert set(asks_of(text)) == {"sentence", "contrast", "circuit"}
+    assert set(asks_of(image)) == {"phrase", "image", "contrast", "circuit"}
 
 
 def test_a_catalog_of_something_else_is_refused(text: Loaded, image: Loaded) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sae.errors import ConfigError
-from sae.features.map import draw_map
+from sae.features.building.map import draw_map
 
 GROUPS, EACH = 6, 25
 NAMES = ("red", "green", "blue", "round", "square", "long")

@@ -11,9 +11,9 @@ from sae.evaluation.responses import SparseResponses
 from sae.evaluation.sample import Units
 from sae.evaluation.splitting import MIN_TOGETHER
 from sae.evaluation.toys import Toy, hierarchical, toy_sample, true_dictionary
-from sae.features import neighbours as module
-from sae.features.neighbours import Neighbours, Relative, by_coactivation, by_decoder, by_examples
-from sae.features.neuron_links import NeuronLinks
+from sae.features.sections import neighbours as module
+from sae.features.sections.neighbours import Neighbours, Relative, by_coactivation, by_decoder, by_examples
+from sae.features.sections.neuron_links import NeuronLinks
 
 
 def responses_of(dense: torch.Tensor) -> SparseResponses:

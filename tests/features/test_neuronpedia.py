@@ -10,9 +10,9 @@ import pytest
 from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import CARDS_PER_SHARD, About, Catalog, write_shard
-from sae.features.neuronpedia import BATCH, Upload, export_neuronpedia
-from sae.features.neuronpedia_import import import_neuronpedia
-from sae.features.saedashboard import import_saedashboard
+from sae.features.exchange.neuronpedia import BATCH, Upload, export_neuronpedia
+from sae.features.exchange.neuronpedia_import import import_neuronpedia
+from sae.features.exchange.saedashboard import import_saedashboard
 
 UPLOAD = Upload(source_set="res-test", creator_name="somebody", created="2025-01-01T00:00:00")
 HOSTILE = '<script>alert("x")</script>\u202e\U0001f600'
@@ -140,9 +140,9 @@ def test_only_examples_on_which_it_fires_are_shown(text: Catalog, tmp_path: Path
 
 def test_a_catalog_comes_back(text: Catalog, tmp_path: Path) -> None:
     said = [
-        {"kind": "latent", "index": 1, "text": "a letter", "author": "ann", "method": "person", "score": 0.7},
-        {"kind": "latent", "index": 1, "text": "letters", "author": "bob", "method": "llm", "score": 0.9},
-        {"kind": "neuron", "index": 1, "text": "a neuron", "author": "ann", "method": "person", "score": None},
+        {"kind": "latent", "index": 1, "text": "a letter", "author": "ann", "method": "person", "given": 0.7},
+        {"kind": "latent", "index": 1, "text": "letters", "author": "bob", "method": "llm", "given": 0.9},
+        {"kind": "neuron", "index": 1, "text": "a neuron", "author": "ann", "method": "person", "given": None},
     ]
     folder = export_neuronpedia(text, tmp_path / "out", UPLOAD, said)
     back, explanations = import_neuronpedia(folder, tmp_path / "back")
@@ -291,6 +291,6 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_none_of_this_needs_torch() -> None:
     names = ("neuronpedia", "neuronpedia_import", "saedashboard")
-    imports = "; ".join(f"import sae.features.{name}" for name in names)
+    imports = "; ".join(f"import sae.features.exchange.{name}" for name in names)
     code = f"import sys; {imports}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sae.errors import CatalogError
-from sae.features.workers import in_order, usable_cores, without_cycle_search
+from sae.features.building.workers import in_order, usable_cores, without_cycle_search
 
 FACTOR = [3]
 

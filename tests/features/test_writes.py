@@ -9,8 +9,8 @@ from sae.evaluation.sample import Units
 from sae.evaluation.toy_inputs import toy_images
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.evaluation.toys import orthogonal, true_dictionary
-from sae.features.ablation import AblationLosses
-from sae.features.writes import CaptionWrites, LogitWrites, histograms
+from sae.features.sections.ablation import AblationLosses
+from sae.features.sections.writes import CaptionWrites, LogitWrites, histograms
 from sae.tensors import Batch
 
 TOY = orthogonal(6, 8, 1.5, seed=2)

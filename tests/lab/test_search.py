@@ -12,7 +12,7 @@ from sae.errors import ConfigError, InputsError
 from sae.features.words import Words
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab import search as method
-from sae.lab.concepts import Concepts
+from sae.lab.concepts import Concepts, compared
 from sae.lab.joint import JointSpace
 from sae.lab.search import Config, drawn_share, found_share, rank_of_own, search
 from sae.lab.workbench import Workbench
@@ -89,3 +89,11 @@ def test_a_word_that_the_subject_never_saw_is_refused_with_the_nearest_one() -> 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="n_top"):
         Config(dictionary="toy", store=tmp_path, n_top=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "control", "n", "said"),
+    [(0.7, 0.2, 239, "more"), (0.2, 0.7, 239, "less"), (0.20, 0.16, 239, "not"), (8 / 12, 4 / 12, 12, "not")],
+)
+def test_a_share_is_told_from_a_control_only_beyond_chance(share: float, control: float, n: int, said: str) -> None:
+    assert compared(share, control, n).startswith(said)

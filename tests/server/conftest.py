@@ -25,7 +25,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def text_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_catalog(tmp_path_factory.mktemp("catalogs") / "text")
+    return write_toy_catalog(tmp_path_factory.mktemp("catalogs") / "text", n_directions=3)
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from toy_catalog import write_toy_catalog
 
 from sae.errors import CatalogError
 from sae.features.catalog import Catalog
-from sae.features.live import asks_of
-from sae.features.loaded import Loaded
-from sae.features.opening import open_loaded
+from sae.features.live.asks import asks_of
+from sae.features.live.loaded import Loaded
+from sae.features.live.opening import open_loaded
 from sae.server import live as module
 from sae.server.app import create_app
 from sae.server.export import export
@@ -71,7 +71,7 @@ def go(tab: Any, address: str, hash: str) -> None:
 
 def test_questions_are_named_and_answered(client: TestClient, text: Loaded) -> None:
     about = client.get("/api/live").json()
-    assert set(about) == {"sentence", "contrast"} and about["contrast"]["takes"] == "texts"
+    assert set(about) == {"sentence", "contrast", "circuit"} and about["contrast"]["takes"] == "texts"
     answer = client.post("/api/live/sentence", headers=HERE, json={"text": "The cat"})
     assert answer.status_code == 200 and answer.json() == json.loads(
         json.dumps(asks_of(text)["sentence"].answer("The cat"))

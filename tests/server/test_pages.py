@@ -127,6 +127,30 @@ def test_neurons_in_a_card_get_their_titles_and_open(tab: Any, text_page: str) -
     assert "What it mixes" in tab.inner_text(".mixture") and "not resolved" in tab.inner_text(".mixture")
 
 
+def test_directions_have_a_table_and_cards_that_point_to_latents(tab: Any, text_page: str) -> None:
+    go(tab, text_page)
+    tab.click('.tabs a:text-is("directions")')
+    shown(tab, "#/cards/direction")
+    tab.wait_for_selector(".rows .row")
+    assert tab.locator(".rows .row").count() == 3
+    go(tab, text_page, "#/direction/1")
+    told = tab.inner_text(".carried")
+    assert "explains 30 % of the variance along it, of a random direction 5 %" in told
+    assert "the best 5 explain 50 %, of a random direction 17 %" in told
+    assert "by what they read" in tab.inner_text(".neighbours")
+    tab.wait_for_selector(".carried a .index")
+    target = tab.get_attribute(".carried a >> nth=0", "href")
+    tab.click(".carried a >> nth=0")
+    shown(tab, target)
+    assert target.startswith("#/latent/")
+
+
+def test_relatives_name_their_dictionary(tab: Any, text_page: str) -> None:
+    go(tab, text_page, "#/latent/5")
+    headings = tab.locator(".neighbours h3").all_inner_texts()
+    assert "parents in topk-256" in headings and "children in topk-4096" in headings
+
+
 def test_two_cards_side_by_side(tab: Any, text_page: str) -> None:
     go(tab, text_page, "#/latent/5")
     tab.keyboard.press("c")

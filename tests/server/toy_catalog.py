@@ -54,9 +54,12 @@ PHRASES = (
 FACTS = [["FVU", "0.25"], ["L0", "31.8"]]
 
 
-def write_toy_catalog(folder: Path, modality: str = "text", n_latents: int = 700, n_neurons: int = 12) -> Path:
+def write_toy_catalog(
+    folder: Path, modality: str = "text", n_latents: int = 700, n_neurons: int = 12, n_directions: int = 0
+) -> Path:
     """Write a catalog; card 0 is the hostile one."""
-    counts = {"latent": n_latents, "neuron": n_neurons}
+    counts = {"latent": n_latents, "neuron": n_neurons, "direction": n_directions}
+    counts = {kind: count for kind, count in counts.items() if count}
     for kind, count in counts.items():
         shelf = folder / KINDS[kind]
         titles = []
@@ -175,11 +178,29 @@ def toy_card(kind: str, index: int, modality: str, n_latents: int) -> Card:
         sections["facets"] = {
             facet: {concept: round(rng.uniform(0.45, 1), 3) for concept in CONCEPTS} for facet in FACETS
         }
+    if kind == "latent":
+        sections["held_out"] = held_out(rng, modality, hostile=index == 0)
     if kind == "neuron":
         sections = {name: sections[name] for name in ("statistics", "examples", "labels")} | {
             "mixture": mixture(rng, n_latents)
         }
+    if kind == "direction":
+        near = {"decoder": pairs(rng, n_latents, 8), "encoder": pairs(rng, n_latents, 8)}
+        shares = [[latent, round(0.3 + 0.05 * i, 3)] for i, latent in enumerate(rng.sample(range(n_latents), 5))]
+        sections = {name: sections[name] for name in ("statistics", "examples", "writes", "labels")}
+        sections |= {"neighbours": near, "carried": {"latents": shares, "control": [0.05, 0.09, 0.12, 0.15, 0.17]}}
     return Card(kind=kind, index=index, title=title, sections=sections)
+
+
+def held_out(rng: random.Random, modality: str, hostile: bool) -> list[dict[str, Any]]:
+    """Six examples on which it fires, and six on which it does not, without values for their tokens and patches."""
+    found = []
+    for i in range(12):
+        ref = text_reference(rng, 2.5, hostile) if modality == "text" else image_reference(rng, 2.5)
+        kept = {name: value for name, value in ref.items() if name not in ("values", "losses", "grid")}
+        kept |= {"example": i, "image": f"images/{i:06d}.png"} if modality == "image" else {}
+        found.append({"fires": i < 6, "near": 6 <= i < 9} | kept | {"value": 2.5 if i < 6 else 0})
+    return found
 
 
 def text_reference(rng: random.Random, value: float, hostile: bool) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 // Draws one card from its JSON, anywhere: in the pages, in the static export, in a notebook's frame.
 
 import { h, installHints, number, share, short, visible } from "./dom.js";
-import { examples, facets, labels, mixture, neighbours, neurons, scores, statistics, writes } from "./sections.js";
+import { carried, examples, facets, labels, mixture, neighbours, neurons, scores, statistics, writes } from "./sections.js";
 
-const MAIN = [["mixture", mixture], ["examples", examples]];
+const MAIN = [["mixture", mixture], ["carried", carried], ["examples", examples]];
 const SIDE = [["statistics", statistics], ["writes", writes], ["labels", labels], ["facets", facets], ["scores", scores]];
 const FOOT = [["neighbours", neighbours], ["neurons", neurons]];
 

@@ -87,12 +87,20 @@ export function neurons(section, card, options) {
 }
 
 export function neighbours(section, card, options) {
-  const lists = [["decoder", "by direction"], ["coactivation", "by firing together"], ["examples", "by shared examples"]];
-  const family = (name, title) => (section[name] ?? []).map((one) => small(`${title} in ${short(one.dictionary, 24)}`,
+  const lists = [["decoder", card.kind === "latent" ? "by direction" : "by what they write"], ["encoder", "by what they read"], ["coactivation", "by firing together"], ["examples", "by shared examples"]];
+  const family = (name, title) => (section[name] ?? []).map((one) => small([`${title} in `, h("bdi", { class: "dictionary", translate: "no" }, short(visible(one.dictionary), 60))],
     barList(one.latents.slice(0, 8).map(([index, value]) => ({ name: `latent ${index}`, value })))));
   return part("neighbours", card.kind === "latent" ? "Latents like it" : "Latents near it", null,
     h("div", { class: "multiples" }, lists.map(([name, title]) => section[name]?.length ? small(title, pointing("latent", section[name], options)) : null),
       family("parents", "parents"), family("children", "children")));
+}
+
+export function carried(section, card, options) {
+  const shares = section.latents.map(([, value]) => value), n = shares.length;
+  const random = (count) => (section.control.length >= count ? `, of a random direction ${share(Math.max(0, section.control[count - 1]))}` : "");
+  const told = [`The best latent explains ${share(Math.max(0, shares[0]))} of the variance along it${random(1)}`, n > 1 ? `the best ${number(n)} explain ${share(Math.max(0, shares[n - 1]))}${random(n)}` : null];
+  return part("carried", "What the dictionary has of it", `${told.filter(Boolean).join("; ")}. Measured on vectors that had no part in choosing them.`,
+    small("explained, as one latent after another is added", barList(section.latents.map(([index, value]) => ({ name: options.nameOf("latent", index), value, link: options.linkTo("latent", index) })), { most: 1 })));
 }
 
 export function labels(section) {

@@ -3,6 +3,7 @@
 import { drawCircuit } from "./circuit.js";
 import { drawAsk } from "./asking.js";
 import { drawContrast } from "./contrasting.js";
+import { drawBlind } from "./blind.js";
 import { h, installHints, visible } from "./dom.js";
 import { drawAlone, drawComparison, drawFeature } from "./feature.js";
 import { fileSource } from "./file_source.js";
@@ -13,7 +14,7 @@ import { serverSource } from "./server_source.js";
 const THEME = "sae-theme";
 const source = document.documentElement.dataset.source === "files" ? fileSource() : serverSource();
 const page = document.getElementById("page");
-let shown = null;
+let shown = null, turns = 0;
 
 /** What an address asks for: the function that draws it, what it needs, and a title. */
 function read(hash) {
@@ -30,12 +31,13 @@ function read(hash) {
   if (words[0] === "compare" && card(words[1], words[2]) && card(words[3], words[4])) {
     return { draw: drawComparison, needs: { first: card(words[1], words[2]), second: card(words[3], words[4]) }, title: `${words[2]} and ${words[4]}` };
   }
+  if (words[0] === "blind" && words.length === 4 && card(words[1], words[2])) return { draw: drawBlind, needs: { ...card(words[1], words[2]), id: words[3] }, title: `blind test of ${words[1]} ${words[2]}` };
   const needs = words.length === 2 ? card(words[0], words[1]) : null;
   return needs ? { draw: drawFeature, needs, title: words.join(" "), card: needs } : null;
 }
 
 async function show() {
-  const asked = location.hash, target = read(asked);
+  const asked = location.hash, target = read(asked), turn = ++turns;
   page.setAttribute("aria-busy", "true");
   let element;
   try {
@@ -50,7 +52,7 @@ async function show() {
     element = h("div", { class: "missing-page" }, h("h1", null, "Not here"), h("p", null, visible(error.message)), h("p", null, h("a", { href: "#/" }, "To the overview")));
   }
   // Somebody may have gone on while this page was being made.
-  if (asked !== location.hash) return;
+  if (turn !== turns) return;
   shown = target;
   document.body.classList.toggle("alone", Boolean(target?.alone));
   page.replaceChildren(element);
@@ -76,6 +78,7 @@ const KEYS = {
   e: () => page.querySelector(".explanations textarea")?.focus(),
   h: () => page.classList.toggle("no-veil"),
   o: () => { location.hash = "#/"; },
+  ...Object.fromEntries(["y", "n", "u"].map((key) => [key, () => page.querySelector(`[data-key="${key}"]`)?.click()])),
   "?": () => document.getElementById("help").showModal(),
 };
 

@@ -1,11 +1,11 @@
 // What people and methods said of a card: a list to vote on, edit and add to.
 
-import { h, number, plural, visible } from "./dom.js";
+import { fixed, h, number, plural, visible } from "./dom.js";
 
 const AUTHOR = "sae-author";
 
-/** Draw the explanations of a card; they arrive after the card itself. */
-export function drawExplanations(source, kind, index) {
+/** Draw the explanations of a card; they arrive after the card itself. With held-out examples they can be tested. */
+export function drawExplanations(source, kind, index, testable = false) {
   const list = h("ol", { class: "said", "aria-live": "polite" });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const tell = (error) => { problem.textContent = error ? error.message : ""; problem.hidden = !error; };
@@ -22,7 +22,7 @@ export function drawExplanations(source, kind, index) {
     }
   };
   const show = (said) => {
-    list.replaceChildren(...said.map((one) => drawOne(one, source.canWrite ? act : null)));
+    list.replaceChildren(...said.map((one) => drawOne(one, source.canWrite ? act : null, testable ? `#/blind/${kind}/${index}/${one.id}` : null)));
     if (!said.length) list.append(h("li", { class: "note" }, source.canWrite ? "Nobody has said what this is." : "None."));
   };
   source.explanations(kind, index).then(show, tell);
@@ -30,11 +30,11 @@ export function drawExplanations(source, kind, index) {
     source.canWrite && textForm("Add", "What does it stand for?", "", async (text) => act({ act: "add", text })));
 }
 
-function drawOne(one, act) {
+function drawOne(one, act, test) {
   const text = h("p", { class: "words" }, h("bdi", null, visible(one.text)));
-  const about = [one.author, one.method === "person" ? null : one.method, one.score === null ? null : `score ${number(one.score)}`,
+  const about = [one.author, one.method === "person" ? null : one.method, one.given === null ? null : `given as ${number(one.given)}`,
     one.time.slice(0, 10), one.history.length ? plural(one.history.length, "earlier text") : null].filter(Boolean).join(" · ");
-  const line = h("div", { class: "about note", "data-hint": one.history.map((old) => `${old.author}: ${visible(old.text)}`).join("\n") || null }, about);
+  const line = h("div", { class: "about note", "data-hint": one.history.map((old) => `${old.author}: ${visible(old.text)}`).join("\n") || null }, about, ...drawScore(one, test));
   const mine = one.votes[readAuthor()] ?? 0;
   const vote = (value, sign, label) => h("button", { type: "button", class: "vote", "aria-pressed": String(mine === value), "aria-label": label,
     onclick: () => act({ act: "vote", of: one.id, value: mine === value ? 0 : value }) }, sign);
@@ -47,6 +47,16 @@ function drawOne(one, act) {
     form.querySelector("textarea").focus();
   } }, "edit"));
   return item;
+}
+
+/** The mean of what raters made of it, and the way to rate it. */
+function drawScore(one, test) {
+  const present = one.scores.filter((score) => score.revision === one.revision);
+  const hint = one.scores.map((score) => `${visible(score.rater)}: ${fixed(score.value)}, ${fixed(score.interval[0])} to ${fixed(score.interval[1])}${score.revision === one.revision ? "" : ", of an earlier text"}${score.again ? ", had met the examples" : ""}`);
+  return [
+    one.scores.length ? [" · ", h("span", { class: "scored", "data-hint": `on held-out examples, ½ is chance\n${hint.join("\n")}` }, present.length ? `score ${fixed(one.score)} by ${plural(present.length, "rater")}` : "no score of this text")] : null,
+    test ? [" · ", h("a", { href: test }, "test it blind")] : null,
+  ].flat().filter(Boolean);
 }
 
 function textForm(action, label, text, send, cancel = null) {
@@ -69,13 +79,13 @@ function textForm(action, label, text, send, cancel = null) {
   return form;
 }
 
-function readAuthor() {
+export function readAuthor() {
   return localStorage.getItem(AUTHOR) ?? "";
 }
 
-/** Ask once under which name to write; it stays in this browser. */
-function askAuthor() {
-  if (readAuthor()) return Promise.resolve(readAuthor());
+/** Ask once under which name to write, or ask anew; it stays in this browser. */
+export function askAuthor(anew = false) {
+  if (readAuthor() && !anew) return Promise.resolve(readAuthor());
   const input = h("input", { name: "author", required: true, maxlength: 80, autocomplete: "name", "aria-label": "Your name" });
   const dialog = h("dialog", { class: "ask" }, h("form", { method: "dialog" }, h("h2", null, "Your name"),
     h("p", { class: "note" }, "It is kept with what you write, and in this browser."), input,

@@ -12,7 +12,7 @@ export async function drawFeature({ source, about, kind, index }) {
   const last = (about.counts[`${kind}s`] ?? 0) - 1;
   const element = oneCard(source, card, {
     tools: [steps(kind, index, last), tools(about, asks, kind, index)],
-    first: drawExplanations(source, kind, index),
+    first: drawExplanations(source, kind, index, Boolean(card.held_out)),
   });
   setTimeout(() => { for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null); }, AFTER_PAINT);
   return element;
@@ -22,7 +22,7 @@ export async function drawFeature({ source, about, kind, index }) {
 export async function drawComparison({ source, first, second }) {
   const cards = await Promise.all([first, second].map(({ kind, index }) => source.card(kind, index)));
   return h("div", { class: "comparison" }, cards.map((card) => oneCard(source, card, {
-    tools: h("a", { href: `#/${card.kind}/${card.index}` }, "alone"), first: drawExplanations(source, card.kind, card.index),
+    tools: h("a", { href: `#/${card.kind}/${card.index}` }, "alone"), first: drawExplanations(source, card.kind, card.index, Boolean(card.held_out)),
   })));
 }
 

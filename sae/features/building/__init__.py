@@ -1,0 +1,1 @@
+"""From a dictionary and a store to a catalog: firings, evidence, contexts, cards, the map."""

@@ -1,0 +1,1 @@
+"""Catalogs from and to other tools' files. Needs no torch."""

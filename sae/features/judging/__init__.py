@@ -1,0 +1,1 @@
+"""Explanations scored on examples that nobody has seen."""

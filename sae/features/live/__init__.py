@@ -1,0 +1,1 @@
+"""Questions to a catalog whose subject is loaded: sentences, phrases, pictures, contrasts."""

@@ -1,0 +1,1 @@
+"""What is measured of a latent beside where it fires; each module makes one section of a card."""
