@@ -13,7 +13,7 @@ above 1/2 for the concept, on the half to match on, without the images of the mi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,12 +24,13 @@ from torch import Tensor
 from sae.errors import ConfigError, InputsError, nearest
 from sae.evaluation.pictures import style
 from sae.evaluation.responses import Responses
+from sae.evaluation.sample import Units
 from sae.evaluation.weights import Weights
 from sae.features.words import Words, words_and_templates
 from sae.inputs.base import Composed
 from sae.lab.concepts import Concepts, compared
 from sae.lab.finding import Finding, Picture
-from sae.lab.joint import JointSpace, Way
+from sae.lab.joint import JointSpace, Way, rank_of_own
 from sae.lab.sums import Sum, decompose, equation, jaccard
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -242,16 +243,16 @@ def run(config: Config) -> Finding:
                 for n in SIZES
                 if question.answered
             ]
-    chosen = sides["text"].over_units(places["latents"], config.n_terms)
+    chosen = {name: sides["text"].over_units(places[name], config.n_terms) for name in KINDS}
     stable = _stability(space.words, question, places["latents"], config.n_terms)
-    rises = space.rises(bench.latents, [dict(zip(one.terms, _shares(one), strict=True)) for one in chosen])
-    rank = (rises >= rises.gather(1, torch.tensor(numbers[1])[:, None])).sum(1)
-    figures |= {
-        "text, latents, stability": sum(stable) / len(stable),
-        "boosted, median rank": float(rank.double().median()),
-    }
-    figures["boosted, word rises most"] = float((rank == 1).double().mean())
-    rows = _rows(question, sides["text"].over_words(), chosen, known["latents"], stable, rank)
+    figures["text, latents, stability"] = sum(stable) / len(stable)
+    ranks = {name: _boosted(space, units[name], chosen[name], numbers[1]) for name in KINDS}
+    alive = bench.latents.alive.nonzero()[:, 0].tolist()
+    ranks["drawn latents"] = _boosted(space, bench.latents, _drawn(chosen["latents"], alive, config.seed), numbers[1])
+    for name, rank in ranks.items():
+        figures[f"{name}, boosted, word rises most"] = float((rank == 1).double().mean())
+        figures[f"{name}, boosted, median rank"] = float(rank.double().median())
+    rows = _rows(question, sides["text"].over_words(), chosen["latents"], known["latents"], stable, ranks["latents"])
     caption = (
         "Share of the mixtures both of whose parts a sum speaks of most, by the number of its terms; dashed: the sum "
         "over the simpler words."
@@ -280,9 +281,20 @@ def _stability(words: Words, question: Question, places: Tensor, n_terms: int) -
     return [jaccard([one[place].terms for one in found]) for place in range(len(question.words))]
 
 
-def _shares(found: Sum) -> list[float]:
-    """Return what its units are boosted to: the largest term to its maximum, the others in proportion."""
-    return [weight / max(found.weights) for weight in found.weights]
+def _boosted(space: JointSpace, units: Units, sums: Sequence[Sum], words: Sequence[int]) -> Int[Tensor, " words"]:
+    """Return the rank of each word's rise when the units of its sum are boosted together.
+
+    The largest term goes to its maximum, the others in proportion.
+    """
+    groups = [dict(zip(one.terms, (weight / max(one.weights) for weight in one.weights), strict=True)) for one in sums]
+    return rank_of_own(space.rises(units, groups), torch.tensor(words))
+
+
+def _drawn(sums: Sequence[Sum], alive: Sequence[int], seed: int) -> list[Sum]:
+    """Return the same weights on units drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    order = [torch.randperm(len(alive), generator=generator)[: len(one.terms)].tolist() for one in sums]
+    return [replace(one, terms=tuple(alive[i] for i in chosen)) for one, chosen in zip(sums, order, strict=True)]
 
 
 def _rows(

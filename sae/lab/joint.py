@@ -194,6 +194,11 @@ def blank(subject: Any, inputs: Any) -> Tensor:
     return (255 * mean).round().to(torch.uint8).view(1, 3, 1, 1).expand_as(like).contiguous()
 
 
+def rank_of_own(rises: Float[Tensor, "n words"], word: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Return how many words rise at least as much as the one asked for, itself included: 1 if it rises most."""
+    return (rises >= rises.gather(1, word[:, None])).sum(1)
+
+
 def before_selection(units: Units) -> Responses:
     """Return, per item, the largest pre-activation over its rows: what a unit says before any is selected.
 

@@ -20,7 +20,7 @@ from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.sample import Units
 from sae.lab.concepts import Concepts, compared
 from sae.lab.finding import Finding, Picture
-from sae.lab.joint import JointSpace, Way, before_selection
+from sae.lab.joint import JointSpace, Way, before_selection, rank_of_own
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 READINGS = ("activation", "pre-activation")
@@ -135,11 +135,6 @@ def _confirmed(space: JointSpace, risen: Mapping[tuple[str, str], Tensor]) -> di
         figures[f"{name}, boosted, {way}, rises most"] = float((ranks == 1).double().mean())
         figures[f"{name}, boosted, {way}, median rank"] = float(ranks.double().median())
     return figures
-
-
-def rank_of_own(rises: Float[Tensor, "n words"], word: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return how many words rise at least as much as the one asked for, itself included: 1 if it rises most."""
-    return (rises >= rises.gather(1, word[:, None])).sum(1)
 
 
 def _rows(

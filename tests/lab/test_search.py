@@ -13,8 +13,8 @@ from sae.features.words import Words
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab import search as method
 from sae.lab.concepts import Concepts, compared
-from sae.lab.joint import JointSpace
-from sae.lab.search import Config, drawn_share, found_share, rank_of_own, search
+from sae.lab.joint import JointSpace, rank_of_own
+from sae.lab.search import Config, drawn_share, found_share, search
 from sae.lab.workbench import Workbench
 from sae.subjects.load import load
 
