@@ -9,6 +9,9 @@ from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
 
 METHODS: dict[str, str] = {
+    "search": "sae.lab.search",
+    "text": "sae.lab.text",
+    "arithmetic": "sae.lab.arithmetic",
     "ablate": "sae.lab.ablate",
     "lesion": "sae.lab.lesion",
     "steer": "sae.lab.steer",

@@ -19,7 +19,7 @@ from sae import log
 from sae.errors import ConfigError, nearest
 from sae.evaluation.pictures import style
 from sae.evaluation.sample import Sample, Units, halves
-from sae.features.given import Texts, frame_of
+from sae.features.live.given import Texts, frame_of
 from sae.inputs.base import Labelled
 from sae.lab.answers import Answers, answers_of, examples, generate
 from sae.lab.doses import Bed, Steering, doses, moved_most
