@@ -1,7 +1,7 @@
 """Find the latents that stand for a phrase, through the subject's own path to the space that images and texts share.
 
 A unit is scored for a phrase by its place in the joint space (`JointSpace.places`) and the phrase's direction there, a
-mean over prompts less the mean word (`features.live.words.Words`); the cosine of the two ranks the units. Goh et al. 2021
+mean over prompts less the mean word (`features.live.words.Words`); their cosine ranks the units. Goh et al. 2021
 (*Multimodal Neurons in Artificial Neural Networks*, Distill) search neurons so, through the attention pool.
 """
 
