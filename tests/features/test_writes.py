@@ -94,10 +94,10 @@ def test_ablation_is_the_loss_without_the_latent(subject: ToyLanguage, dictionar
     examples = np.stack([generator.permutation(N_TEXTS)[:7] for _ in range(6)])
     examples[4, 2:], examples[5] = -1, -1
     ablation = AblationLosses(dictionary, subject, Texts(texts), examples, batch_examples=5)
-    found = ablation.of(range(1, 6))
+    found, by_token = ablation.of(range(1, 6)), ablation.by_token(range(1, 6))
     codes = dictionary.encode(subject.table).dense()
     for latent, answer in zip(range(1, 6), found, strict=True):
-        changes = []
+        changes, told = [], by_token[latent - 1] or {}
         for example in examples[latent]:
             tokens = texts.tokens[example]
             for place in range(1, LENGTH - 1):
@@ -107,6 +107,8 @@ def test_ablation_is_the_loss_without_the_latent(subject: ToyLanguage, dictionar
                     both = torch.stack([x, x - strength * dictionary.W_dec[latent]]) @ subject.unembed
                     losses = F.cross_entropy(both, tokens[place + 1].expand(2), reduction="none")
                     changes.append(float(losses[1] - losses[0]))
+                    assert told[example][place] == pytest.approx(changes[-1], rel=2e-3, abs=1e-5)
+        assert sum(map(len, told.values())) == len(changes)
         assert (answer is None) == (not changes)
         if changes:
             assert answer["n"] == len(changes)

@@ -33,7 +33,7 @@ from sae.features.building.directions import Direction, Sources
 from sae.features.building.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
 from sae.features.building.firings import Firings, Record, record
 from sae.features.building.held_out import HeldOut
-from sae.features.building.known import Known, Section, raw_neurons
+from sae.features.building.known import TOKEN_LOSSES, Known, Section, raw_neurons
 from sae.features.building.overall import Entry, Index, entry_of, write_index, write_overall
 from sae.features.building.sampling import Entries, one_of_each, priorities, split, strongest
 from sae.features.building.titles import CaptionTitles, text_title
@@ -303,6 +303,8 @@ class Maker:
         cards = []
         for i, latent in enumerate(part.latents):
             own = {name: section[i] for name, section in found.items() if section[i] is not None}
+            if losses := own.pop(TOKEN_LOSSES, None):
+                with_losses(own["examples"]["top"], losses)  # type: ignore[index]
             cards.append(Card(self.ground.kind, latent, self._titled(latent, own), own))
         return cards
 
@@ -331,6 +333,14 @@ class Maker:
             return label["label"]
         top = own.get("examples", {}).get("top", [])
         return (self._title(top) or f"{self.ground.kind} {latent}") if top else "never fires"
+
+
+def with_losses(refs: Sequence[Ref], losses: Mapping[int, Mapping[int, float | None]]) -> None:
+    """Write beside the tokens of examples what the latent's removal adds to the next token's loss, where known."""
+    for ref in refs:
+        at = losses.get(ref["example"])
+        if at is not None:
+            ref["losses"] = [at.get(ref["start"] + i) for i in range(len(ref["tokens"]))]
 
 
 def shown_by(ground: Ground) -> tuple[Contexts, Any]:

@@ -33,8 +33,8 @@ class CatalogConfig:
     labelled_vectors: int = 32_768
     """Measure labels, neighbours and neurons on about this many vectors, the first ones."""
     ablation_examples: int = 0
-    """Ablate every latent on this many of its examples, drawn at random, and say what it does to the loss; each one is
-    a forward pass of the subject's tail, so it takes by far the longest."""
+    """Ablate every latent on this many of its examples, drawn at random, and say what it does to the loss; and on as
+    many of its strongest, for every token. Each one is a pass through the subject, so it takes by far the longest."""
     relatives: tuple[str, ...] = ()
     """Dictionaries of other sizes on the same vectors, for parents and children."""
     neurons: bool = True

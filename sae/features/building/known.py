@@ -27,7 +27,7 @@ from sae.evaluation.sample import ENCODED_ROWS, Sample, Units, halves
 from sae.features.building.catalog_config import CatalogConfig
 from sae.features.building.directions import Direction
 from sae.features.cards import rounded
-from sae.features.sections.ablation import AblationLosses
+from sae.features.sections.ablation import AblationLosses, TokenLosses
 from sae.features.sections.carried import Carried
 from sae.features.sections.labelled import FacetResponses, Labelled, best_control_auc
 from sae.features.sections.neighbours import NearLatents, Neighbours, Relative
@@ -41,6 +41,10 @@ from sae.subjects.base import ImageTextSubject, Subject
 logger = logging.getLogger(__name__)
 
 CAPTION = "caption"
+
+
+TOKEN_LOSSES = "token losses"
+"""No section of its own: what goes into the strongest examples."""
 
 
 class Section(Protocol):
@@ -103,6 +107,10 @@ class Known:
             "neurons": links,
             "neighbours": neighbours,
         }
+        subject: Any = self.subject
+        if drawn is not None and LogitWrites.has_logits(self.dictionary, subject):
+            strongest = top[:, : self.config.ablation_examples]
+            found[TOKEN_LOSSES] = TokenLosses(AblationLosses(self.dictionary, subject, self.inputs, strongest))
         if self.units is not None:
             found |= {"labels": Labelled(self.units, self.controls), "facets": self._facets(self.units)}
         return {name: section for name, section in found.items() if section is not None}

@@ -29,6 +29,16 @@ class Cost:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Change:
+    """By how much the next token's loss rises where a latent fires in an example, once it is removed."""
+
+    latent: int
+    example: int
+    positions: Int[Tensor, " tokens"]
+    losses: Float[Tensor, " tokens"]
+
+
 class AblationLosses:
     """Mean change of the next token's loss, in nats, at the tokens where a latent fires, once its part is removed.
 
@@ -62,14 +72,24 @@ class AblationLosses:
         started = time.monotonic()
         sums, counts = torch.zeros(len(latents), dtype=torch.float64), torch.zeros(len(latents), dtype=torch.int64)
         for group in self._groups(latents):
-            for latent, change in self._changes(group):
-                sums[latent - latents.start] += change.double().sum().cpu()
-                counts[latent - latents.start] += len(change)
+            for change in self._changes(group):
+                sums[change.latent - latents.start] += change.losses.double().sum().cpu()
+                counts[change.latent - latents.start] += len(change.losses)
         self.cost.seconds += time.monotonic() - started
         return [
             {"ablation": rounded(total / n), "n": n} if n else None
             for total, n in zip(sums.tolist(), counts.tolist(), strict=True)
         ]
+
+    def by_token(self, latents: range) -> list[dict[int, dict[int, float | None]] | None]:
+        """Return, for each latent, by example and position what its removal adds to the next token's loss, in nats."""
+        found: list[dict[int, dict[int, float | None]]] = [{} for _ in latents]
+        for group in self._groups(latents):
+            for change in self._changes(group):
+                losses = [rounded(loss) for loss in change.losses.tolist()]
+                at = dict(zip(change.positions.tolist(), losses, strict=True))
+                found[change.latent - latents.start][change.example] = at
+        return [one or None for one in found]
 
     def _groups(self, latents: range) -> Iterator[list[tuple[int, list[int]]]]:
         """Yield batches of examples, each with the latents to take out of it: one run for each and an untouched one."""
@@ -90,8 +110,8 @@ class AblationLosses:
             yield group
 
     @torch.no_grad()
-    def _changes(self, group: list[tuple[int, list[int]]]) -> Iterator[tuple[int, Float[Tensor, " tokens"]]]:
-        """Yield each latent with what its removal changes at the tokens of one example."""
+    def _changes(self, group: list[tuple[int, list[int]]]) -> Iterator["Change"]:
+        """Yield what the removal of each latent changes at the tokens of one example."""
         batch = stacked([self.inputs.batch(example, example + 1) for example, _ in group])
         keep = trained_rows(self.subject, batch, self._reads[0])
         found = self.subject.run(batch, self._reads)
@@ -114,9 +134,24 @@ class AblationLosses:
             where = scored[copy].nonzero()[:, 0]
             target = copies.tokens[copy, where + 1].long()  # type: ignore[index]
             losses = [_loss(logits[row], where, target) for row in (copy, clean)]
-            yield latent, losses[0] - losses[1]
+            yield Change(latent, group[int(source[copy])][0], where, losses[0] - losses[1])
 
 
 def _loss(logits: Float[Tensor, "pos vocab"], where: Tensor, target: Tensor) -> Float[Tensor, " tokens"]:
     where = where.to(logits.device)
     return F.cross_entropy(logits[where].float(), target.to(logits.device), reduction="none")
+
+
+class TokenLosses:
+    """What the removal of latents does at every token of their strongest examples, for the cards that show these.
+
+    Args:
+        losses: on these examples.
+    """
+
+    def __init__(self, losses: AblationLosses) -> None:
+        self.losses = losses
+
+    def of(self, latents: range) -> list[dict[int, dict[int, float | None]] | None]:
+        """Return the changes of each latent by example and position."""
+        return self.losses.by_token(latents)
