@@ -94,15 +94,17 @@ def densities(
 
 
 def jensen_shannon(p: Float[np.ndarray, "*n labels"], q: Float[np.ndarray, "*n labels"]) -> Float[np.ndarray, "*n"]:
-    """Return the Jensen-Shannon divergence of counts or shares, in bits: 0 where they are alike, 1 where none is shared
-    (Lin 1991)."""
+    """Return the Jensen-Shannon divergence of counts or shares, in bits (Lin 1991).
+
+    It is 0 where they are alike, and 1 where they have no label in common.
+    """
     p, q = (one / one.sum(-1, keepdims=True) for one in (p, q))
-    return np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0)
+    return np.asarray(np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0))
 
 
 def entropy(p: Float[np.ndarray, "*n labels"]) -> Float[np.ndarray, "*n"]:
     """Return the entropy of shares, in bits."""
-    return -(p * np.log2(np.where(p > 0, p, 1))).sum(-1)
+    return np.asarray(-(p * np.log2(np.where(p > 0, p, 1))).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class Change:
     def standard(self, divergence: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Return divergences in standard deviations of the deals from their mean; 0 where all deals are alike."""
         spread = float(self.dealt.std())
-        return (divergence - self.dealt.mean()) / spread if spread > 1e-9 else np.zeros_like(divergence)
+        if spread <= 1e-9:
+            return np.zeros_like(divergence)
+        return np.asarray((divergence - self.dealt.mean()) / spread)
 
 
 def band(
