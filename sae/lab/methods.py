@@ -8,7 +8,9 @@ from sae.arguments import configured
 from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
 
-METHODS: dict[str, str] = {}
+METHODS: dict[str, str] = {
+    "levels": "sae.lab.levels",
+}
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
 
