@@ -11,15 +11,15 @@ from sae.lab.readings import Family
 
 N_SHOWN = 6
 """Labels that have a colour; the others together are grey."""
-OTHERS = "0.88"
+OTHERS, NONE = "0.88", "0.72"
 
 
-def shown_labels(found: Levels) -> list[int]:
-    """Return the label in question and the others that levels have most of, each level counting alike."""
+def shown_labels(found: Levels, family: Family) -> list[int]:
+    """Return the label in question and the others that levels have most of, each level counting alike; none comes last."""
     heights = np.nan_to_num(mixes.shares(found.counts)).sum(0)
     heights[found.label] = np.inf
-    order = np.argsort(-heights, kind="stable")[:N_SHOWN]
-    return [int(one) for one in order if heights[one] > 0]
+    order = [int(one) for one in np.argsort(-heights, kind="stable")[:N_SHOWN] if heights[one] > 0]
+    return sorted(order, key=lambda one: family.names[one] == NO_LABEL)
 
 
 def draw_levels(found: Levels, family: Family, unit: str) -> Any:
@@ -28,7 +28,7 @@ def draw_levels(found: Levels, family: Family, unit: str) -> Any:
 
     figure = Figure(figsize=(7.6, 5.6), layout="constrained")
     mix, reverse = figure.subplots(2, 1, sharex=True, height_ratios=(2.1, 1))
-    labels = shown_labels(found)
+    labels = shown_labels(found, family)
     _draw_mix(mix, found, family, labels)
     _draw_densities(reverse, found, family, labels)
     mix.set_title(f"{unit}, {family.name}={family.names[found.label]}", fontsize=10, loc="left")
@@ -44,13 +44,17 @@ def draw_levels(found: Levels, family: Family, unit: str) -> Any:
     return figure
 
 
+def _colour(number: int, label: str) -> str:
+    return NONE if label == NO_LABEL else style(number)["color"]
+
+
 def _draw_mix(axes: Any, found: Levels, family: Family, labels: list[int]) -> None:
     share, drawn = mixes.shares(found.counts), found.counts.sum(1)
     centres = (found.edges[1:] + found.edges[:-1]) / 2
     bottom = np.zeros(len(drawn))
     for number, label in enumerate(labels):
         top = bottom + np.nan_to_num(share[:, label])
-        _area(axes, found.edges, bottom, top, drawn > 0, style(number)["color"], family.names[label])
+        _area(axes, found.edges, bottom, top, drawn > 0, _colour(number, family.names[label]), family.names[label])
         bottom = top
     _area(axes, found.edges, bottom, np.ones(len(drawn)), drawn > 0, OTHERS, "all others")
     low, high = mixes.intervals(found.counts[:, found.label], drawn)
@@ -85,6 +89,6 @@ def _draw_densities(axes: Any, found: Levels, family: Family, labels: list[int])
     everything = found.mass / np.diff(found.edges)
     axes.stairs(everything, found.edges, fill=True, color=OTHERS, label="all items")
     for number, label in enumerate(labels):
-        axes.stairs(density[:, label], found.edges, color=style(number)["color"], linewidth=1.4)
+        axes.stairs(density[:, label], found.edges, color=_colour(number, family.names[label]), linewidth=1.4)
     axes.set_ylabel(f"p(pre-activation |\n{family.name})", fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.005, 1.0), handlelength=1.0)

@@ -10,6 +10,8 @@ from sae.lab.finding import Finding
 
 METHODS: dict[str, str] = {
     "levels": "sae.lab.levels",
+    "regimes": "sae.lab.regimes",
+    "suppression": "sae.lab.suppression",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

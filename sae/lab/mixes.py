@@ -123,7 +123,7 @@ class Change:
 
     @classmethod
     def of(
-        cls, medium: Int[np.ndarray, " labels"], strong: Int[np.ndarray, " labels"], n_deals: int, seed: int
+        cls, medium: Int[np.ndarray, " labels"], strong: Int[np.ndarray, " labels"], n_deals: int, seed: int | list[int]
     ) -> "Change":
         """Compare the counts of two bands; dealing labels out is a draw from a multivariate hypergeometric."""
         there = (medium + strong) > 0
@@ -157,7 +157,7 @@ def band(
     maximum: float,
     limits: tuple[float, float],
     example: Int[np.ndarray, " items"],
-    seed: int,
+    seed: int | list[int],
 ) -> Int[np.ndarray, " chosen"]:
     """Return items between two shares of a maximum, one of each example at random: tokens of a text are no two draws.
 
