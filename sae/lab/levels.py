@@ -85,9 +85,17 @@ class Strong:
 
 def areas(pre: Float[Tensor, "items units"], sample: Sample) -> tuple[Float[Tensor, "units labels"], ...]:
     """Return the AUC of values for every label of the sample, on the half to match on and on the other."""
-    responses = DenseResponses.of(lambda chosen: pre[:, chosen], len(pre), pre.shape[1])
-    matched, held_out = sample.label_halves
-    return responses.on(sample.match).auc(matched), responses.on(~sample.match).auc(held_out)
+    matched = _responses(pre[sample.match]).auc(sample.label_halves[0])
+    return matched, held_out_areas(pre, sample)
+
+
+def held_out_areas(pre: Float[Tensor, "items units"], sample: Sample) -> Float[Tensor, "units labels"]:
+    """Return the AUC of values for every label, on the half to score on."""
+    return _responses(pre[~sample.match]).auc(sample.label_halves[1])
+
+
+def _responses(pre: Float[Tensor, "items units"]) -> DenseResponses:
+    return DenseResponses.of(lambda chosen: pre[:, chosen], len(pre), pre.shape[1])
 
 
 def of_family(sample: Sample, family: str) -> Int[Tensor, " labels"]:

@@ -15,7 +15,7 @@ OTHERS, NONE = "0.88", "0.72"
 
 
 def shown_labels(found: Levels, family: Family) -> list[int]:
-    """Return the label in question and the others that levels have most of, each level counting alike; none comes last."""
+    """Return the label in question and those that levels have most of, each level counting alike; none comes last."""
     heights = np.nan_to_num(mixes.shares(found.counts)).sum(0)
     heights[found.label] = np.inf
     order = [int(one) for one in np.argsort(-heights, kind="stable")[:N_SHOWN] if heights[one] > 0]

@@ -71,10 +71,10 @@ class Regimes:
             for place, values in enumerate(block.numpy().T):
                 top, draw = float(values.max()), [seed, first + place]
                 bands = [mixes.band(values, top, limits, example, draw) for limits in (MEDIUM, STRONG)]
-                counts = [np.bincount(family.values[one], minlength=len(family.names)) for one in bands]
+                medium, strong = (np.bincount(family.values[one], minlength=len(family.names)) for one in bands)
                 enough = min(map(len, bands)) >= fewest
-                changes.append(mixes.Change.of(*counts, n_deals, draw) if enough else None)
-                commonest.append((_commonest(counts[0], family), _commonest(counts[1], family)))
+                changes.append(mixes.Change.of(medium, strong, n_deals, draw) if enough else None)
+                commonest.append((_commonest(medium, family), _commonest(strong, family)))
         limit, found = mixes.significant(changes)
         return cls(readings.name, changes, limit, found, commonest)
 
@@ -148,7 +148,7 @@ def run(config: Config) -> Finding:
     rows = [row for kind in found for row in kind.rows()]
     caption = (
         f"Jensen-Shannon divergence between the mix of {family.name} at 50-70 % and at 90-100 % of each unit's "
-        "maximum, less its mean when labels are dealt out within both bands. Coloured: beyond chance, family-wise at 5 %."
+        "maximum, less its mean when labels are dealt out within both bands. Coloured: beyond chance, 5 % family-wise."
     )
     pictures = {"lab-regimes": Picture(lambda: draw_regimes(found), rows, caption)} if rows else {}
     return Finding("regimes", bench.about, figures, rows[: config.n_listed], say(found, family.name), pictures)

@@ -7,6 +7,7 @@ of the half to match on; how often it is found there is then counted on the othe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sae.errors import ConfigError
 from sae.evaluation.pictures import style
 from sae.features.judging.agreement import wilson
 from sae.lab.finding import Finding, Picture
-from sae.lab.levels import areas
+from sae.lab.levels import held_out_areas
 from sae.lab.readings import Readings, latents, neurons, random
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -62,7 +63,7 @@ class Negative:
         for _, block in readings.blocks(lowest=True):
             for half, into in zip((sample.match, ~sample.match), found, strict=True):
                 into.append(lowest_items(block[half], share))
-            reversed_auc.append(areas(-block, sample)[1])
+            reversed_auc.append(held_out_areas(-block, sample))
         match, score = (torch.cat(parts) for parts in found)
         return cls((match, score), torch.cat(reversed_auc))
 
@@ -99,27 +100,33 @@ class Suppressed:
         cls, negative: Negative, halves: tuple[Bool[Tensor, "match labels"], Bool[Tensor, "score labels"]]
     ) -> "Suppressed":
         """Choose by the hypergeometric tail of each label's count on the half to match on."""
-        from scipy.stats import hypergeom
-
         units = negative.there.nonzero()[:, 0]
         n_units = len(negative.there)
         label, hits, p = np.full(n_units, -1), np.zeros(n_units, dtype=int), np.ones(n_units)
         if not len(units):
             return cls(label, hits, p)
-        (matched, n_low), (scored, n_held) = (
-            (_hits(columns, low[units]), low.shape[1]) for columns, low in zip(halves, negative.lowest, strict=True)
+        (matched, tail), (scored, held_tail) = (
+            (_hits(columns, low[units]), tails(len(columns), tuple(columns.sum(0).tolist()), low.shape[1]))
+            for columns, low in zip(halves, negative.lowest, strict=True)
         )
-        match_totals, score_totals = (columns.sum(0).numpy() for columns in halves)
-        tail = hypergeom.logsf(matched - 1, len(halves[0]), match_totals, n_low)
-        chosen, here = tail.argmin(1), np.arange(len(units))
+        chosen, here = tail[np.arange(len(tail)), matched].argmin(1), np.arange(len(units))
         label[units], hits[units] = chosen, scored[here, chosen]
-        p[units] = hypergeom.sf(scored[here, chosen] - 1, len(halves[1]), score_totals[chosen], n_held)
+        p[units] = held_tail[chosen, scored[here, chosen]]
         return cls(label, hits, p)
 
     @property
     def found(self) -> Bool[np.ndarray, " units"]:
         """Units whose label is there beyond chance, family-wise over all units (Bonferroni)."""
         return self.p <= LEVEL / len(self.p)
+
+
+@cache
+def tails(n_items: int, totals: tuple[int, ...], n_drawn: int) -> Float[np.ndarray, "labels hits"]:
+    """Return the chance that at least so many of the items drawn have each label, from 0 hits on (hypergeometric)."""
+    from scipy.stats import hypergeom
+
+    mass = hypergeom.pmf(np.arange(n_drawn + 1), n_items, np.array(totals)[:, None], n_drawn)
+    return mass[:, ::-1].cumsum(1)[:, ::-1].clip(max=1)
 
 
 def _hits(columns: Bool[Tensor, "items labels"], low: Int[Tensor, "units low"]) -> Int[np.ndarray, "units labels"]:
