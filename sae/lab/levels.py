@@ -80,7 +80,8 @@ class Strong:
         return self.hits / self.n_labelled
 
     def figures(self, who: str) -> dict[str, float]:
-        return {f"{who}, AUC": self.auc, f"{who}, precision": self.precision, f"{who}, recall": self.recall}
+        known = {"precision": self.precision} if self.n else {}
+        return {f"{who}, {name}": value for name, value in ({"AUC": self.auc, "recall": self.recall} | known).items()}
 
 
 def areas(pre: Float[Tensor, "items units"], sample: Sample) -> tuple[Float[Tensor, "units labels"], ...]:
@@ -172,7 +173,7 @@ def run(config: Config) -> Finding:
     figures = {"base rate": found.base} | own.figures(config.unit)
     for who, those in others.items():
         every = [one.figures(who) for one in those]
-        figures |= {name: float(np.nanmean([one[name] for one in every])) for name in every[0]}
+        figures |= {name: float(np.mean([one[name] for one in every if name in one])) for name in every[0]}
     figures |= {"levels outside the band of dealt labels": float(found.outside.sum())}
     figures |= {"levels with items": float((found.mass > 0).sum())}
     if change is not None:

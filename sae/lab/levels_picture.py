@@ -7,7 +7,7 @@ import numpy as np
 from sae.evaluation.pictures import GREY, style
 from sae.lab import mixes
 from sae.lab.level_table import Levels
-from sae.lab.readings import Family
+from sae.lab.readings import NO_LABEL, Family
 
 N_SHOWN = 6
 """Labels that have a colour; the others together are grey."""

@@ -15,6 +15,7 @@ import numpy as np
 from sae.errors import ConfigError
 from sae.evaluation.families import entropy_family
 from sae.evaluation.pictures import GREY, style
+from sae.features.judging.agreement import wilson
 from sae.lab import mixes
 from sae.lab.finding import Finding, Picture
 from sae.lab.levels import MEDIUM, STRONG
@@ -158,7 +159,9 @@ def say(found: Sequence[Regimes], family: str) -> str:
     """Return the verdict."""
     parts = [f"{sum(kind.found)} of {kind.n_tested} tested {kind.name.replace('_', ' ')}s" for kind in found]
     text = f"between medium and strong activation the mix of {family} changes beyond chance in {'; '.join(parts)}"
-    own, *others = (sum(kind.found) / max(kind.n_tested, 1) for kind in found)
     if not found[0].n_tested:
         return "no latent is near its maximum often enough to be tested; take more vectors."
-    return text + ("." if own > max(others) else "; latents are not set apart from the controls by this.")
+    (low, _), *others = (wilson(sum(kind.found), kind.n_tested) for kind in found if kind.n_tested)
+    return text + (
+        "." if all(low > high for _, high in others) else "; latents are not set apart from the controls by this."
+    )

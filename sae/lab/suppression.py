@@ -158,10 +158,11 @@ class Side:
     def figures(self) -> dict[str, float]:
         """Return how many units there are, have a negative side, and suppress a label."""
         found, name = self.suppressed.found, self.readings.name
-        auc = self.negative.auc[torch.arange(len(found)), torch.from_numpy(self.suppressed.label)].numpy()
         figures = {"units": len(found), "with a negative side": int(self.negative.there.sum())}
         figures |= {"suppress a label": int(found.sum()), "suppress a label, labels moved": self.by_chance}
-        figures |= {"median AUC of these": float(np.median(auc[found])) if found.any() else float("nan")}
+        if found.any():
+            label = torch.from_numpy(self.suppressed.label[found])
+            figures |= {"median AUC of these": float(self.negative.auc[found].gather(1, label[:, None]).median())}
         return {f"{name}, {called}": float(value) for called, value in figures.items()}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -222,6 +223,8 @@ def say(sides: Sequence[Side]) -> str:
         f"({side.by_chance:.1f} with labels moved)"
         for side in sides
     ]
-    own, *others = (float(side.suppressed.found.mean()) for side in sides)
+    (low, _), *others = (wilson(int(side.suppressed.found.sum()), len(side.suppressed.p)) for side in sides)
     text = f"a label is over-represented on the negative side of {', '.join(parts)}"
-    return text + ("." if own > max(others) else "; latents are not set apart from the controls by this.")
+    return text + (
+        "." if low > max(high for _, high in others) else "; latents are not set apart from the controls by this."
+    )
