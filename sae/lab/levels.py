@@ -169,7 +169,9 @@ def run(config: Config) -> Finding:
     found = Levels.of(values, labels, len(family.names), place, config.n_levels, config.n_each, config.seed)
     own = Strong.of(values, labels == place, float(score[0, label]))
     others = controls(bench, columns, label, config)
-    change = regime(values, labels, sample.example.numpy()[held_out], len(family.names), config.n_deals, config.seed)
+    # Nothing is chosen for a change of regime, so both halves count, and more items are near the maximum.
+    example = sample.example.numpy()
+    change = regime(pre[:, 0].numpy(), family.values, example, len(family.names), config.n_deals, config.seed)
     figures = {"base rate": found.base} | own.figures(config.unit)
     for who, those in others.items():
         every = [one.figures(who) for one in those]

@@ -50,7 +50,7 @@ class Config(WorkbenchConfig):
 class Negative:
     """The most negative items of units, in each half; -1 where a unit has no negative side.
 
-    A unit has none if it is not negative there, or if the items at the edge cannot be told from the rest by value.
+    A unit has none if it is not negative there, or if as many items again have the same value as those at the edge.
     """
 
     lowest: tuple[Int[Tensor, "units low"], Int[Tensor, "units low"]]
@@ -75,9 +75,9 @@ class Negative:
 
 def lowest_items(values: Float[Tensor, "items units"], share: float) -> Int[Tensor, "units low"]:
     """Return the items with the lowest values, lowest first, as many as that share; -1 where there is no such side."""
-    n = min(max(round(share * len(values)), 1), len(values) - 1)
-    found = values.topk(n + 1, dim=0, largest=False)
-    sided = (found.values[n - 1] < 0) & (found.values[n - 1] < found.values[n])
+    n = min(max(round(share * len(values)), 1), len(values) // 2)
+    found = values.topk(min(2 * n, len(values)), dim=0, largest=False)
+    sided = (found.values[n - 1] < 0) & (found.values[n - 1] < found.values[-1])
     return torch.where(sided, found.indices[:n], -1).T
 
 
