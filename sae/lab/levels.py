@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.dictionaries.linear import Directions
-from sae.errors import ConfigError
+from sae.errors import ConfigError, nearest
 from sae.evaluation.responses import DenseResponses
 from sae.evaluation.sample import ENCODED_ROWS, Sample
 from sae.features.judging.agreement import wilson
@@ -40,6 +40,8 @@ class Config(WorkbenchConfig):
     """latent:12, neuron:3, or direction:concept=dog, the difference of the means with and without a label."""
     family: str | None = None
     """Family of labels whose mix is shown; null takes that of the label which the unit separates best."""
+    label: str | None = None
+    """Label that intervals and controls are about, such as facet=word; null takes the family's best."""
     n_levels: int = 20
     """Levels of equal width."""
     n_each: int = 50
@@ -113,6 +115,25 @@ def of_family(sample: Sample, family: str) -> Int[Tensor, " labels"]:
     return torch.tensor(found)
 
 
+def chosen_label(
+    sample: Sample, auc: Float[Tensor, " labels"], family: str | None = None, label: str | None = None
+) -> int:
+    """Return the number of a label by its name, or of the one that is separated best, of a family or of all.
+
+    Raises:
+        ConfigError: there is no such label or family.
+    """
+    names = sample.table.names
+    if label is not None:
+        if label not in names or family not in (None, label.partition("=")[0]):
+            raise ConfigError(f"label: no {label!r} in {family or 'any family'}.{nearest(label, names)}")
+        return names.index(label)
+    if family is None:
+        return int(auc.argmax())
+    columns = of_family(sample, family)
+    return int(columns[auc[columns].argmax()])
+
+
 def probe(sample: Sample, label: int) -> Readings:
     """Return Fisher's linear discriminant of a label, fitted by least squares on the rows of the half to match on."""
     keep, _ = sample.labelled_rows[0]
@@ -160,15 +181,14 @@ def run(config: Config) -> Finding:
     pre = readings.of(range(number, number + 1))
     match, score = areas(pre, sample)
     table = sample.table.names
-    family_name = config.family or table[int(match[0].argmax())].partition("=")[0]
-    columns = of_family(sample, family_name)
-    label = int(columns[match[0, columns].argmax()])
+    label = chosen_label(sample, match[0], config.family, config.label)
+    family_name = table[label].partition("=")[0]
     family, held_out = Family.of(sample, family_name), (~sample.match).numpy()
     values, labels = pre[:, 0].numpy()[held_out], family.values[held_out]
     place = family.names.index(table[label].partition("=")[2])
     found = Levels.of(values, labels, len(family.names), place, config.n_levels, config.n_each, config.seed)
     own = Strong.of(values, labels == place, float(score[0, label]))
-    others = controls(bench, columns, label, config)
+    others = controls(bench, of_family(sample, family_name), label, config)
     # Nothing is chosen for a change of regime, so both halves count, and more items are near the maximum.
     example = sample.example.numpy()
     change = regime(pre[:, 0].numpy(), family.values, example, len(family.names), config.n_deals, config.seed)

@@ -127,7 +127,6 @@ def draw_regimes(found: Sequence[Regimes]) -> Any:
         axes.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         title = f"{kind.name.replace('_', ' ')}s: {sum(kind.found)} of {kind.n_tested} tested"
         axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xscale("log")
         axes.set_xlabel("items at 90-100 % of the maximum", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

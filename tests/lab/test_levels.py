@@ -105,6 +105,11 @@ def test_levels_find_the_planted_mix_on_both_sides(tmp_path: Path) -> None:
     assert (tmp_path / "lab-levels.png").stat().st_size > 5000
 
 
+def test_a_label_can_be_named() -> None:
+    found = levels.run(levels.Config(**settings(unit="latent:0", label="animal=cat", n_random=2, n_deals=9)))
+    assert "have animal=cat" in found.verdict and max(row["with_label"] for row in found.rows) > 10
+
+
 def test_a_unit_of_noise_is_not_told_from_random_directions() -> None:
     found = levels.run(levels.Config(**settings(unit="neuron:3", family="luck", n_random=8, n_deals=199)))
     assert "not distinguishable" in found.verdict
@@ -168,6 +173,8 @@ def test_without_negative_values_or_with_ties_there_is_no_negative_side() -> Non
         ({"unit": "direction:animal=dgo"}, EvaluationError, r"Did you mean 'animal=dog'"),
         ({"unit": "latent:0", "family": "animals"}, ConfigError, r"Did you mean 'animal'"),
         ({"unit": "latent:0", "family": "rare"}, ConfigError, r"every label of 'rare' is too rare"),
+        ({"unit": "latent:0", "label": "animal=dgo"}, ConfigError, r"Did you mean 'animal=dog'"),
+        ({"unit": "latent:0", "label": "animal=dog", "family": "luck"}, ConfigError, r"no 'animal=dog' in luck"),
         ({"unit": "neuron:0", "neurons_at": "hook_pr"}, ConfigError, r"Did you mean 'hook_pre'"),
         ({"unit": "latent:0", "n_levels": 1}, ConfigError, r"at least 2"),
     ],
