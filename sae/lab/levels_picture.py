@@ -56,7 +56,8 @@ def _draw_mix(axes: Any, found: Levels, family: Family, labels: list[int]) -> No
         top = bottom + np.nan_to_num(share[:, label])
         _area(axes, found.edges, bottom, top, drawn > 0, _colour(number, family.names[label]), family.names[label])
         bottom = top
-    _area(axes, found.edges, bottom, np.ones(len(drawn)), drawn > 0, OTHERS, "all others")
+    if (bottom[drawn > 0] < 1 - 1e-9).any():
+        _area(axes, found.edges, bottom, np.ones(len(drawn)), drawn > 0, OTHERS, "all others")
     low, high = mixes.intervals(found.counts[:, found.label], drawn)
     own = share[:, found.label]
     axes.errorbar(
