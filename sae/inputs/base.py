@@ -74,3 +74,12 @@ class Kindred(Protocol):
     def kindred(self, one: str, other: str) -> bool:
         """Whether two labels, each `family=value`, are related."""
         ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """Inputs that know which of their classes are mixtures of others, by construction."""
+
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the classes that each mixture is made of, by names."""
+        ...

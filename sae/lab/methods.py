@@ -9,9 +9,15 @@ from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
 
 METHODS: dict[str, str] = {
+    "search": "sae.lab.search",
+    "text": "sae.lab.text",
+    "arithmetic": "sae.lab.arithmetic",
     "levels": "sae.lab.levels",
     "regimes": "sae.lab.regimes",
     "suppression": "sae.lab.suppression",
+    "ablate": "sae.lab.ablate",
+    "lesion": "sae.lab.lesion",
+    "steer": "sae.lab.steer",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

@@ -3,15 +3,17 @@
 Plain hooks, on the modules that are needed and on no others, for the length of one forward pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sae.subjects.base import Activation, Edit, Hookpoint
+
+_BLOCK_ENDS = (".hook_resid_post", ".hook_post")
 
 
 class _Reached(Exception):  # noqa: N818  (nothing is wrong)
@@ -85,3 +87,26 @@ def editing(sites: Iterable[Site], edits: Mapping[str, Edit]) -> Iterator[None]:
         for site in sites:
             hooks.callback(site.attach(edits[site.hookpoint.name]).remove)
         yield
+
+
+def blocks_up_to(sites: Iterable[Site], hookpoint: str) -> list[Site]:
+    """Return the sites at the ends of a tower's blocks up to the named one; none where it is not such an end."""
+    ends = [site for site in sites if site.side == "output" and site.hookpoint.name.endswith(_BLOCK_ENDS)]
+    names = [site.hookpoint.name for site in ends]
+    return ends[: names.index(hookpoint) + 1] if hookpoint in names else []
+
+
+@contextmanager
+def skipping(blocks: Sequence[Site], output: Tensor) -> Iterator[None]:
+    """Let the modules of blocks do nothing, and the last of them return `output`."""
+    with ExitStack() as restored:
+        for site in blocks:
+            # An attribute of the instance hides the method of its class until it is deleted.
+            site.module.forward = _unchanged
+            restored.callback(delattr, site.module, "forward")
+        blocks[-1].module.forward = lambda *_, **__: output
+        yield
+
+
+def _unchanged(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden

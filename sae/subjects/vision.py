@@ -15,7 +15,7 @@ from sae.errors import HookpointError, SubjectError, nearest
 from sae.subjects.base import Activation, Edit, Hookpoint, find_hookpoint
 from sae.subjects.clip_files import check_vocabulary, hash_weights, read_folder
 from sae.subjects.clip_inputs import Frames, TextMarks
-from sae.subjects.clip_sites import editing, reading
+from sae.subjects.clip_sites import blocks_up_to, editing, reading, skipping
 from sae.subjects.clip_towers import PatchGrid, text_sites, visual_sites
 from sae.subjects.untrained import dead_leaves, drawing, settle_batch_norms
 from sae.tensors import Batch, Kind, Rows
@@ -202,6 +202,32 @@ class ClipSubject:
                     embedding = last(self._embed(tower, batch)).squeeze(1)
                     embeddings[tower] = F.normalize(embedding.float(), dim=-1)
         return ClipOutput(embeddings["visual"], embeddings["text"], self._logit_scale, self._logit_bias)
+
+    def resume(self, hookpoint: str, x: Activation) -> ClipOutput | None:
+        """Go on from activations at a hookpoint, with nothing before it run; the other tower's embedding is None.
+
+        None where that cannot be done; it can at the embeddings, and behind the blocks of the image tower.
+
+        Raises:
+            HookpointError: the subject has no such hookpoint.
+        """
+        find_hookpoint(self._hookpoints, hookpoint, self.id)
+        x, tower = x.to(self.device, self.dtype), hookpoint.partition(".")[0]
+        if not hookpoint.endswith(".embedding"):
+            images = [site for name, site in self._sites.items() if name.startswith("visual.")]
+            blocks = blocks_up_to(images, hookpoint)
+            if not blocks:
+                return None
+            if blocks[-1].spatial:
+                grid = self._grids[blocks[-1].hookpoint.grid]
+                x = x.transpose(1, 2).reshape(len(x), -1, grid.n_rows, grid.n_columns)
+            # One blank frame is enough: what the last block returns has as many examples as it likes.
+            blank = torch.zeros(1, 3, *self._frames.size, dtype=torch.uint8)
+            with torch.no_grad(), skipping(blocks, x):
+                x = self._embed(tower, Batch(first_example=0, images=blank))
+        unit = F.normalize(x.squeeze(1).float(), dim=-1)
+        image, text = (unit, None) if tower == "visual" else (None, unit)
+        return ClipOutput(image, text, self._logit_scale, self._logit_bias)
 
     def zero_shot_classifier(self, prompts: Sequence[Sequence[str]]) -> Float[Tensor, "n_classes d_in"]:
         """Return one unit vector per class: the normalised mean of its prompts' unit embeddings.

@@ -25,8 +25,9 @@ from sae.features.live.given import MOST_SIDE, frame_of
 from sae.features.live.image import ImageAsk
 from sae.features.live.label_sets import choose
 from sae.features.live.loaded import Loaded
-from sae.features.live.phrase import PLAIN, PhraseAsk, words_and_templates
+from sae.features.live.phrase import PhraseAsk
 from sae.features.live.sentence import SentenceAsk
+from sae.features.live.words import PLAIN, words_and_templates
 from sae.tensors import Batch, Kind
 
 WORDS = ["The cat sat", "A dog ran after the cat", "amused", "mat mat mat"]

@@ -229,6 +229,27 @@ def test_edits(subjects, name):
         assert (image, text) == ((False, True) if point.startswith("visual") else (True, False)), point
 
 
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_going_on_from_what_was_read_gives_what_a_whole_run_gives(subjects, name):
+    subject = subjects[name]
+    batch = make_batch(subject)
+    plain, resumed = subject.forward(batch), []
+    for point in subject.hookpoints():
+        found = subject.resume(point, subject.run(batch, [point])[point])
+        if found is not None:
+            resumed.append(point)
+            tower = point.partition(".")[0]
+            own = {"visual": "image", "text": "text"}[tower]
+            assert torch.allclose(getattr(found, own), getattr(plain, own), atol=1e-6), point
+    ends = [p for p in subject.hookpoints() if p.startswith("visual.") and p.count(".") <= 3]
+    ends = [p for p in ends if p.endswith((".hook_resid_post", "0.hook_post", "1.hook_post"))]
+    assert set(resumed) == {*ends, "visual.embedding", "text.embedding"} and ends
+    after = subject.forward(batch)
+    assert torch.equal(after.image, plain.image), "the modules work again"
+    with pytest.raises(HookpointError, match="no hookpoint"):
+        subject.resume("visual.embeding", plain.image[:, None])
+
+
 @pytest.mark.parametrize(
     ("name", "tower"), [("vit", "visual"), ("vit", "text"), ("timm", "visual"), ("hf_text", "text")]
 )

@@ -80,7 +80,7 @@ class HeldOut:
         new = (np.diff(example) != 0) | (np.diff(firings.latent) != 0)
         ends = np.concatenate([[0], np.flatnonzero(new) + 1, [len(example)]])
         chosen = one_of_each(ends[None], priorities(firings.places + self._first(firings), self.seed))[0]
-        chosen = chosen[~np.isin(self._key(firings.latent[chosen], example[chosen]), taken)]
+        chosen = chosen[~_among(self._key(firings.latent[chosen], example[chosen]), taken)]
         chosen = chosen[np.argsort((firings.latent[chosen] << SHIFT) | bits(firings.values[chosen]), kind="stable")]
         ends = np.searchsorted(firings.latent[chosen], np.arange(len(firings.latents) + 1))
         shares = one_of_each(split(np.stack([ends[:-1], ends[1:]], axis=1), self.n), priority[chosen])
@@ -97,8 +97,7 @@ class HeldOut:
         there = rows >= 0
         rows = np.where(there, rows, 0)
         latent, example = np.arange(len(rows))[:, None], self.origins.example[rows]
-        repeated = np.tril(example[:, :, None] == example[:, None, :], -1) & there[:, None, :]
-        free = there & ~repeated.any(2) & ~np.isin(self._key(latent, example), taken)
+        free = there & _first_of_each(example, there) & ~_among(self._key(latent, example), taken)
         low, high = self.origins.span(rows)
         if self.reach is not None:
             low, high = np.maximum(low, rows - self.reach), np.minimum(high, rows + self.reach + 1)
@@ -156,6 +155,25 @@ def compact(ref: Ref) -> Ref:
         return kept | {"start": ref["start"], "tokens": tokens[: 2 * REACH + 1], "whole": True}
     first = max(0, place - REACH)
     return kept | {"start": ref["start"] + first, "tokens": tokens[first : place + REACH + 1]}
+
+
+def _first_of_each(
+    example: Int64[np.ndarray, "latents slots"], there: Bool[np.ndarray, "latents slots"]
+) -> Bool[np.ndarray, "latents slots"]:
+    """Mark, in every line, the first slot of each example; slots that are not there count for none."""
+    keyed = np.where(there, example, -1 - np.arange(example.shape[1]))
+    order = np.argsort(keyed, axis=1, kind="stable")
+    ranked = np.take_along_axis(keyed, order, axis=1)
+    new = np.diff(ranked, axis=1, prepend=ranked[:, :1] - 1) != 0
+    first = np.empty_like(new)
+    np.put_along_axis(first, order, new, axis=1)
+    return first
+
+
+def _among(numbers: Int64[np.ndarray, "*shape"], some: Int64[np.ndarray, " some"]) -> Bool[np.ndarray, "*shape"]:
+    """Say which numbers are among some rising ones."""
+    place = np.searchsorted(some, numbers)
+    return some[np.minimum(place, len(some) - 1)] == numbers if len(some) else np.zeros(numbers.shape, dtype=bool)
 
 
 def _silent_on(

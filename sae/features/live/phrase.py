@@ -1,8 +1,6 @@
 """A phrase as the latents see it: those that stand nearest to it in the space that images and texts share."""
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +12,11 @@ from sae.evaluation.joint_space import text_cosines
 from sae.features.cards import rounded
 from sae.features.live.given import Texts, field
 from sae.features.live.loaded import Loaded
+from sae.features.live.words import Words, words_and_templates
 from sae.subjects.base import ImageTextSubject
 
 JOINT = ("visual.embedding", "text.embedding")
 """Where a latent's own direction is its place in the joint space."""
-PLAIN = ("{}",)
-MOST_WORDS, MOST_TEMPLATES = 2000, 24
 MOST_LATENTS = 40
 HIGH = 0.95
 """Of the other words, this share has a best latent that is no nearer than the control says."""
@@ -46,7 +43,8 @@ class PhraseAsk:
         fires = torch.tensor(loaded.strongest)[:, None] > 0
         self.loaded, self._places = loaded, places.double() * (fires if fires.any() else 1.0)
         self._texts = Texts(loaded.subject, loaded.inputs)
-        self.words, self.templates = words_and_templates(loaded.inputs)
+        self._words = Words(loaded.subject, loaded.inputs)
+        self.words, self.templates = self._words.names, self._words.templates
         self.about = {"n_words": len(self.words), "words": self.words[:24], "templates": list(self.templates)}
 
     @classmethod
@@ -75,8 +73,8 @@ class PhraseAsk:
             InputsError: the phrase is empty or longer than the text tower takes.
         """
         phrase = text.strip()
-        self._texts.batch(self._filled(phrase) if phrase else [text])
-        cosine = self._cosines(self._embedded([phrase]))[:, 0]
+        self._texts.batch([one.replace("{}", phrase) for one in self.templates] if phrase else [text])
+        cosine = self._cosines(self._words.embedded([phrase]))[:, 0]
         others = torch.tensor([word.casefold() != phrase.casefold() for word in self.words])
         word_cosine = self._word_cosines[:, others]
         best = word_cosine.amax(0)
@@ -98,39 +96,10 @@ class PhraseAsk:
         }
 
     @cached_property
-    def _word_embedding(self) -> Float[Tensor, "words d_joint"]:
-        return self._embedded(self.words)
-
-    @cached_property
     def _word_cosines(self) -> Float[Tensor, "d_sae words"]:
-        return text_cosines(self._places, self._word_embedding)
+        return text_cosines(self._places, self._words.embedding)
 
     def _cosines(self, texts: Float[Tensor, "texts d_joint"]) -> Float[Tensor, "d_sae texts"]:
         """Return cosines as `text_cosines` does, but after the mean of the words, not that of these texts."""
-        texts = texts.double() - self._word_embedding.double().mean(0)
+        texts = texts.double() - self._words.embedding.double().mean(0)
         return torch.nn.functional.normalize(self._places, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T
-
-    def _embedded(self, phrases: Sequence[str]) -> Float[Tensor, "phrases d_joint"]:
-        subject: Any = self.loaded.subject
-        return subject.zero_shot_classifier([self._filled(phrase) for phrase in phrases]).float().cpu()
-
-    def _filled(self, phrase: str) -> list[str]:
-        return [template.replace("{}", phrase) for template in self.templates]
-
-
-def words_and_templates(inputs: Any) -> tuple[list[str], tuple[str, ...]]:
-    """Return what the inputs' classes are called, and the prompts around these names.
-
-    The commonest ones are taken. A prompt that does not hold its class's name gives none; where no prompt does, phrases
-    stand alone. Inputs without classes have no words.
-    """
-    classes = getattr(inputs, "classes", None)
-    if classes is None:
-        return [], PLAIN
-    words = [name.replace("_", " ") for name in inputs.label_names[classes.family]][:MOST_WORDS]
-    found = Counter(
-        re.sub(rf"\b{re.escape(word)}\b", "{}", prompt)
-        for word, prompts in zip(words, classes.prompts, strict=False)
-        for prompt in prompts
-    )
-    return words, tuple(one for one, _ in found.most_common() if "{}" in one)[:MOST_TEMPLATES] or PLAIN

@@ -76,6 +76,15 @@ class ConceptInputs:
             return False
         return self.world.related(name, other_name)
 
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Return the two simple emotions that each mixed one shows, as eyes and as mouth."""
+        simple = {one.parts[0]: one.name for one in self.world.concepts if len(set(one.parts)) == 1}
+        return {
+            one.name: tuple(simple[part] for part in one.parts)
+            for one in self.world.concepts
+            if len(set(one.parts)) > 1
+        }
+
     def batch(self, start: int, stop: int) -> Batch:
         """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
         scenes = [self.scene(index) for index in range(start, stop)]

@@ -1,0 +1,109 @@
+"""Ablation and lesions of planted concepts, and the commands on small real subjects."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from live_catalogs import image_catalog
+from planted import N_CLASSES, OTHER, OWN, bench
+from test_panel import probability
+
+from sae import cli
+from sae.errors import ConfigError
+from sae.lab import ablate, lesion
+from sae.lab.ablate import Removal, removals, share_at_cost
+from sae.lab.panel import open_panel
+from sae.lab.rivals import METHODS, RIVALS, Candidates
+
+
+def test_removing_a_planted_latent_lowers_its_class_alone() -> None:
+    found = bench()
+    panel = open_panel(found, 4, 0)
+    candidates = Candidates(found, "thing", open_panel(found, 4, 0, match=True))
+    (by_effect,) = removals(panel, candidates, "latent by effect", [1.0])
+    (whole,) = removals(panel, candidates, "latent", [1.0])
+    assert torch.equal(whole.own, by_effect.own)
+    own = probability(OWN, OTHER) - probability(0, OTHER)
+    assert whole.own.tolist() == pytest.approx([own] * N_CLASSES, abs=1e-6)
+    assert (whole.others <= 0).all() and (whole.cost == 0).all() and whole.own_accuracy.eq(1).all()
+    assert whole.selective.all() and whole.row()["selective"] == 1
+
+
+def test_what_lowers_others_as_much_is_not_selective() -> None:
+    nothing = torch.zeros(4, dtype=torch.float64)
+    own = torch.tensor([0.4, 0.4, -0.1, torch.nan], dtype=torch.float64)
+    others = torch.tensor([0.2, 0.21, -0.3, torch.nan], dtype=torch.float64)
+    one = Removal("latent", 1.0, own, others, nothing, nothing)
+    assert one.selective.tolist() == [True, False, False, False]
+    assert one.row()["selective"] == 0.25 and one.row()["own fall"] == pytest.approx(0.7 / 4)
+
+
+def test_the_share_that_costs_as_much_lies_between_those_tried() -> None:
+    nothing = torch.zeros(2, dtype=torch.float64)
+    tried = [Removal("x", share, nothing, nothing, nothing, nothing + cost) for share, cost in ((1, 0.1), (2, 0.3))]
+    assert share_at_cost(tried, 0.05) == pytest.approx(0.5)
+    assert share_at_cost(tried, 0.2) == pytest.approx(1.5)
+    assert share_at_cost(tried, 0.9) == 2
+    assert share_at_cost(tried, 0.0) == 0
+
+
+def test_lesions_of_planted_concepts_take_one_latent() -> None:
+    found = bench()
+    panel = open_panel(found, 4, 0)
+    lesions = lesion.lesions(panel, Candidates(found, "thing"), [1, 2, 6])
+    assert lesions.needed("best latents").tolist() == [1] * N_CLASSES
+    assert lesions.left["best latents"][0].tolist() == pytest.approx([probability(0, OTHER)] * N_CLASSES, abs=1e-6)
+    assert lesions.needed("random firing latents").max() <= 2, "only two latents fire on a class"
+    assert (lesions.needed("random latents") >= 1).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_coarsened_values_lie_on_the_levels_and_are_near(bits: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    for values in (torch.randn(50, 7, generator=generator), torch.rand(50, 7, generator=generator)):
+        signed = bool((values < 0).any())
+        levels = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        coarse, largest = lesion.coarsened(values, bits, 0), values.abs().amax(0)
+        steps = coarse / (largest / levels)
+        assert torch.allclose(steps, steps.round(), atol=1e-4)
+        assert ((coarse - values).abs() <= largest / levels / 2 + 1e-6).all()
+        assert torch.allclose(coarse.abs().amax(0), largest)
+    assert lesion.coarsened(torch.randn(3, 3), 1, 0).eq(0).all()
+
+
+def test_fine_levels_keep_answers_and_none_lose_them() -> None:
+    found = bench()
+    panel = open_panel(found, 4, 0)
+    for what in lesion.COARSENED:
+        fine = lesion.coarse(panel, found.dictionary, what, 8)
+        assert torch.allclose(fine, panel.clean, atol=0.02), what
+    gone = lesion.coarse(panel, found.dictionary, "decoder", 1)
+    assert gone[:, 1].mean() < 0.5, "one bit of both signs leaves nothing of the decoder"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    image_catalog(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["ablate", "lesion"])
+def test_the_commands_save_what_they_found(method: str, images: Path, tmp_path: Path) -> None:
+    settings = ["--dictionary", str(images / "dictionary"), "--store", str(images / "store"), "--out", str(tmp_path)]
+    assert cli.main(["lab", method, *settings, "--per-concept", "3"]) == 0
+    found = json.loads((tmp_path / f"{method}.json").read_text())
+    assert found["figures"]["concepts"] == 2 and found["verdict"] and found["rows"]
+    assert all((tmp_path / f"lab-{method}.{kind}").stat().st_size for kind in ("png", "pdf", "csv"))
+    if method == "ablate":
+        tried = {(row["method"], row["at"]) for row in found["rows"]}
+        assert tried == {(name, "a given share") for name in METHODS} | {(name, "the latent's cost") for name in RIVALS}
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    common = {"dictionary": "d", "store": tmp_path}
+    with pytest.raises(ConfigError, match="contain 1"):
+        ablate.Config(**common, shares=(0.5, 2.0))
+    with pytest.raises(ConfigError, match="counts: must be whole numbers that rise"):
+        lesion.Config(**common, counts=(2, 1))

@@ -1,0 +1,177 @@
+"""Doses, generations and answers on subjects whose response is known, and the command on small real ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from live_catalogs import image_catalog, picture_bytes, text_catalog
+from planted import N_CLASSES, OTHER, OWN, PLACE, bench, latent_of
+
+from sae import cli
+from sae.dictionaries.topk import TopK, TopKConfig
+from sae.errors import ConfigError, DictionaryError, EvaluationError
+from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
+from sae.lab import steer
+from sae.lab.answers import NextTokens, answers_of, generate
+from sae.lab.doses import Bed, Steering, doses, moved_most
+from sae.lab.interventions import latent_parts
+
+VOCAB, WIDTH = 12, 5
+
+
+class Tokenizer:
+    def decode(self, tokens: Any) -> str:
+        return " ".join(f"t{int(token)}" for token in tokens)
+
+
+def language() -> Any:
+    subject = ToyLanguage(torch.randn(VOCAB, WIDTH, generator=torch.Generator().manual_seed(1)))
+    subject.tokenizer = Tokenizer()  # type: ignore[attr-defined]
+    return subject
+
+
+def dictionary() -> TopK:
+    found = TopK(TopKConfig(d_sae=6, k=2), WIDTH)
+    for number, parameter in enumerate((found.W_enc_rows, found.W_dec)):
+        parameter.data.copy_(torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(number)))
+    return found.eval()
+
+
+def test_an_added_direction_moves_logits_by_what_it_writes() -> None:
+    subject, which = language(), dictionary()
+    batch = subject.texts(3, 17)
+    bed = Bed(subject, NextTokens(subject), batch, HOOKPOINT, HOOKPOINT, "add", "all")
+    steering = Steering("latent 2", latent_parts(which, [2]), unit=0.5)
+    now = bed.answers.log_probs(batch, bed.edits(steering, 3.0, batch))
+    with torch.no_grad():
+        logits = (subject.table[batch.tokens] + 1.5 * which.W_dec[2]) @ subject.unembed
+    every_eighth = logits[:, [8, 16]].flatten(0, 1)
+    assert torch.allclose(now, every_eighth.log_softmax(-1), atol=1e-5), "the first is BOS, which is not counted"
+    probability, kl = bed.steered(steering, 3.0)
+    assert torch.allclose(probability, now.exp().mean(0))
+    reference = torch.nn.functional.kl_div(now, bed.clean, log_target=True, reduction="none").sum(1).mean()
+    assert kl == pytest.approx(float(reference), abs=1e-6) and kl > 0
+
+
+def test_no_dose_is_no_change_at_no_cost() -> None:
+    subject = language()
+    bed = Bed(subject, NextTokens(subject), subject.texts(3, 17), HOOKPOINT, HOOKPOINT, "add", "all")
+    (row,) = doses(bed, Steering("latent 0", latent_parts(dictionary(), [0]), 1.0), [0.0], 4)
+    assert row["kl"] == 0 and row["probability"] == float(bed.clean[:, 4].exp().mean())
+
+
+def test_a_control_writes_as_much_at_the_same_positions() -> None:
+    own = Steering("latent 1", latent_parts(dictionary(), [1]), 2.0)
+    control = own.along("direction", torch.ones(WIDTH))
+    x = torch.randn(20, WIDTH)
+    assert torch.equal(own.parts.read(x)[0], control.parts.read(x)[0]) and control.unit == own.unit
+    assert torch.allclose(control.parts.directions.norm(), own.parts.directions.norm())
+    assert torch.allclose(control.parts.directions / control.parts.directions[0, 0], torch.ones(1, WIDTH))
+
+
+def test_generation_is_the_subjects_own_word_by_word_and_repeats_itself() -> None:
+    subject = language()
+    prompt = subject.texts(1, 3)
+    nothing = lambda batch: {}  # noqa: E731
+    greedy, last = generate(subject, prompt, nothing, 6), int(prompt.tokens[0, -1])
+    for token in greedy:
+        assert token == int((subject.table[last] @ subject.unembed).argmax())
+        last = token
+    sampled = [generate(subject, prompt, nothing, 20, 2.0, seed) for seed in (0, 0, 1)]
+    assert sampled[0] == sampled[1] != sampled[2] and len(sampled[0]) == 20
+
+
+def test_generation_under_an_intervention_applies_it_to_every_prefix() -> None:
+    subject, seen = language(), []
+    target = 7
+    push = 100 * torch.linalg.lstsq(subject.unembed.T, torch.eye(VOCAB)[target][:, None]).solution[:, 0]
+
+    def edits(batch: Any) -> dict[str, Any]:
+        seen.append(batch.tokens.shape[1])
+        return {HOOKPOINT: lambda x: x + push}
+
+    best = int((push @ subject.unembed).argmax())
+    assert generate(subject, subject.texts(1, 3), edits, 4) == [best] * 4
+    assert seen == [3, 4, 5, 6]
+
+
+def test_the_answer_that_moves_most_is_the_latents_own_class() -> None:
+    found = bench()
+    answers = answers_of(found, PLACE)
+    batch = found.inputs.batch(0, 8)
+    for concept in range(N_CLASSES):
+        bed = Bed(found.subject, answers, batch, PLACE, PLACE, "add", "all")
+        steering = Steering("own", latent_parts(found.dictionary, [latent_of(concept)]), OWN)
+        assert moved_most(bed, steering, 2.0) == concept
+        rising = [row["probability"] for row in doses(bed, steering, [-1.0, 0.0, 1.0, 3.0], concept)]
+        assert rising == sorted(rising) and rising[-1] > 0.9
+    assert answers.name(1) == "class 1" and OTHER < OWN
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    image_catalog(folder)
+    (folder / "red.png").write_bytes(picture_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    text_catalog(folder)
+    return folder
+
+
+def settings(folder: Path, out: Path) -> list[str]:
+    few = ["--n-examples", "4", "--n-controls", "3", "--n-tokens", "3"]
+    return ["--dictionary", str(folder / "dictionary"), "--store", str(folder / "store"), "--out", str(out), *few]
+
+
+def firing(folder: Path) -> int:
+    """Return a latent that fires."""
+    from sae.activations.store import ActivationStore
+    from sae.dictionaries.io import load_dictionary
+
+    which = load_dictionary(folder / "dictionary")
+    store = ActivationStore(folder / "store")
+    return int(which.encode(store.vectors(which.provenance["hookpoint"]).read(0, 200)).n_fired().argmax())
+
+
+def test_the_command_on_text_without_labels(texts: Path, tmp_path: Path) -> None:
+    command = ["lab", "steer", *settings(texts, tmp_path), "--latent", str(firing(texts)), "--prompt", "the cat"]
+    assert cli.main(command) == 0
+    found = json.loads((tmp_path / "steer.json").read_text())
+    assert [row["strength"] for row in found["rows"]] == [-2, -1, 0, 0.5, 1, 2, 4]
+    assert all({"answers", "likeliest", "sampled"} < set(row) for row in found["rows"])
+    assert found["rows"][2]["kl"] == 0 and found["figures"]["kl, nats"] > 0
+    assert (tmp_path / "lab-steer.png").stat().st_size
+    again = tmp_path / "again"
+    assert cli.main([*command, "--out", str(again)]) == 0
+    assert (again / "steer.json").read_bytes() == (tmp_path / "steer.json").read_bytes()
+
+
+def test_the_command_on_pictures(images: Path, tmp_path: Path) -> None:
+    command = ["lab", "steer", *settings(images, tmp_path), "--latent", str(firing(images))]
+    picture = ["--picture", str(images / "red.png"), "--kind", "clamp", "--at", "firing", "--unit", "norm"]
+    assert cli.main([*command, *picture, "--target", "cat"]) == 0
+    found = json.loads((tmp_path / "steer.json").read_text())
+    assert "'cat'" in found["verdict"] and "'dog'" in found["rows"][0]["answers"]
+
+
+def test_mistakes(images: Path, texts: Path, tmp_path: Path) -> None:
+    common = {"dictionary": str(images / "dictionary"), "store": images / "store", "n_examples": 4}
+    with pytest.raises(DictionaryError, match="no latent 24"):
+        steer.run(steer.Config(**common, latent=24))
+    with pytest.raises(ConfigError, match=r"no answer 'caat' among 2 classes\..*cat"):
+        steer.run(steer.Config(**common, latent=firing(images), target="caat"))
+    with pytest.raises(ConfigError, match="prompt: the dictionary reads pictures"):
+        steer.run(steer.Config(**common, latent=firing(images), prompt="a cat"))
+    with pytest.raises(ConfigError, match="two or more and rise"):
+        steer.Config(**common, latent=0, strengths=(1.0, 0.0))
+    blind = bench()
+    blind.inputs.classes = None  # type: ignore[attr-defined]
+    with pytest.raises(EvaluationError, match="no classes"):
+        answers_of(blind, PLACE)
