@@ -261,7 +261,7 @@ def serve(arguments: list[str]) -> None:
         from sae.features.live.opening import open_loaded
 
         asks = asks_of(open_loaded(catalog, Path(store), others))
-    run(catalog, int(port), asks)
+    run(catalog, int(port), asks, lambda address: print(f"{catalog!r}\n{address}  (Ctrl-C ends it)", flush=True))
 
 
 def circuit(arguments: list[str]) -> None:
@@ -295,9 +295,19 @@ def circuit(arguments: list[str]) -> None:
 
 def lab(arguments: list[str]) -> None:
     """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
-    from sae.lab.methods import lab as run
+    from sae.lab.methods import run_method, usage
 
-    run(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    found, folder = run_method(arguments[0], arguments[1:])
+    if found.rows:
+        log.table(list(found.rows[0]), [list(row.values()) for row in found.rows])
+    log.table(("figure", "value"), list(found.figures.items()))
+    print(found.verdict)
+    if folder is not None:
+        found.save(folder)
+        print(f"saved in {folder}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -1,14 +1,11 @@
 """How well phrases find latents, texts name them, and mixtures come apart: the laboratory in the joint space.
 
-python -m scripts.bench_lab_joint --store runs/concepts-clip/store-score
+Part of scripts/bench_lab.py: python -m scripts.bench_lab --part joint
 """
 
 from pathlib import Path
 
-import torch
-
 from sae.lab import arithmetic, search, text
-from scripts import bench
 from scripts.bench import Figure
 
 DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"
@@ -41,16 +38,3 @@ def figures(dictionary: str, store: Path) -> list[Figure]:
         ("lab/arithmetic/neurons/text", sums["text, neurons, both parts"], None),
     ]
     return [Figure(name, value, "share", "higher", target) for name, value, target in shares]
-
-
-def main() -> None:
-    options = bench.parser(__doc__)
-    options.add_argument("--dictionary", default=DICTIONARY)
-    options.add_argument("--store", type=Path, required=True)
-    given = options.parse_args()
-    torch.set_num_threads(given.threads)
-    bench.publish(figures(given.dictionary, given.store), given.json)
-
-
-if __name__ == "__main__":
-    main()

@@ -202,6 +202,13 @@ def halves(example: Int[Tensor, " items"], seed: int) -> Bool[Tensor, " items"]:
     return side[inverse]
 
 
+@torch.no_grad()
+def encoded(dictionary: Dictionary, x: Shaped[Tensor, "rows d_in"]) -> Codes:
+    """Return the codes of rows of any number format, on the CPU."""
+    device = dictionary.W_dec.device
+    return Codes.cat([dictionary.encode(part.to(device).float()).to("cpu") for part in x.split(ENCODED_ROWS)])
+
+
 class Units:
     """What is scored: the latents of a dictionary, or the units of a control, at work on a sample.
 
@@ -234,10 +241,7 @@ class Units:
     def codes(self) -> Codes:
         """Codes of all rows, where the dictionary selects; of one that does not they would be as large as can be."""
         assert not isinstance(self.dictionary, Linear), self.dictionary
-        device = self.dictionary.W_dec.device
-        with torch.no_grad():
-            parts = [self.dictionary.encode(x.to(device).float()) for x in self.sample.x.split(ENCODED_ROWS)]
-        return Codes.cat([part.to("cpu") for part in parts])
+        return encoded(self.dictionary, self.sample.x)
 
     def reconstructions(self, chunk_vectors: int) -> Iterator[Reconstruction]:
         """Yield the rows with what the dictionary makes of them."""

@@ -1,9 +1,9 @@
 """The methods of the laboratory by name, and their command: sae lab METHOD [CONFIG.yaml] [--setting value ...]."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from sae import log
 from sae.arguments import configured
 from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
@@ -22,29 +22,17 @@ METHODS: dict[str, str] = {
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
 
-def lab(arguments: list[str]) -> Finding | None:
-    """Run a method by its name, print what it found, and save it where its config says; None for --help.
+def run_method(name: str, arguments: list[str]) -> tuple[Finding, Path | None]:
+    """Run a method; return what it found, and the folder where its config wants it, or None.
 
     Raises:
         ConfigError: there is no such method.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())  # noqa: T201
-        return None
-    name, *rest = arguments
     if name not in METHODS:
         raise ConfigError(f"unknown method {name!r}.{nearest(name, METHODS)}")
     module: Any = import_module(METHODS[name])
-    config = configured(module.Config, rest, f"sae lab {name}")
-    found: Finding = module.run(config)
-    if found.rows:
-        log.table(list(found.rows[0]), [list(row.values()) for row in found.rows])
-    log.table(("figure", "value"), list(found.figures.items()))
-    print(found.verdict)  # noqa: T201
-    if config.out is not None:
-        found.save(config.out)
-        print(f"saved in {config.out}")  # noqa: T201
-    return found
+    config = configured(module.Config, arguments, f"sae lab {name}")
+    return module.run(config), config.out
 
 
 def usage() -> str:

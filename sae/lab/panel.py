@@ -17,8 +17,8 @@ from torch import Tensor
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.errors import ConfigError, EvaluationError, nearest
+from sae.evaluation.sample import encoded
 from sae.evaluation.splicing import trained_rows
-from sae.features.live.reading import encoded
 from sae.features.removal import copied, stacked
 from sae.lab.interventions import Change, Parts, changed, check_latents, places
 from sae.lab.workbench import Workbench

@@ -1,7 +1,7 @@
 """Serve a catalog on this machine alone."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import uvicorn
 
@@ -13,20 +13,24 @@ from sae.server.live import Ask
 HOST = "127.0.0.1"
 
 
-def serve(catalog: Catalog, port: int, asks: Mapping[str, Ask] | None = None) -> None:
-    """Serve until Ctrl-C; the address is printed once it can be opened.
+def serve(
+    catalog: Catalog, port: int, asks: Mapping[str, Ask] | None = None, told: Callable[[str], None] | None = None
+) -> None:
+    """Serve until Ctrl-C.
 
     Args:
         catalog: what to show.
         port: 0 takes any that is free.
         asks: what answers questions to the loaded subject.
+        told: is called with the address once it can be opened.
 
     Raises:
         ConfigError: the port is taken, or is none.
     """
     with open_port(port) as listening:
         listening.listen()  # whoever opens the address before the server runs waits for it
-        print(f"{catalog!r}\nhttp://{HOST}:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)  # noqa: T201
+        if told is not None:
+            told(f"http://{HOST}:{listening.getsockname()[1]}/")
         config = uvicorn.Config(create_app(catalog, asks), log_level="warning", server_header=False)
         uvicorn.Server(config).run(sockets=[listening])
 

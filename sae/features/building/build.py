@@ -28,7 +28,7 @@ from sae.errors import CatalogError
 from sae.evaluation.ground import Rows, check_belonging
 from sae.features.building import held_out
 from sae.features.building.catalog_config import CatalogConfig
-from sae.features.building.contexts import Contexts, ImageContexts, Ref, TextContexts, references
+from sae.features.building.contexts import Contexts, ImageContexts, Ref, TextContexts, references, with_losses
 from sae.features.building.directions import Direction, Sources
 from sae.features.building.evidence import Amounts, Evidence, NearMisses, Origins, Shown, grouped
 from sae.features.building.firings import Firings, Record, record
@@ -165,9 +165,8 @@ def _latents(known: Known, about: About, scores: Scores | None) -> Index:
     with ThreadPoolExecutor(1) as beside:
         # Labels are made by plain Python while vectors are encoded by matrix products, which leave Python alone.
         controls = beside.submit(lambda: known.controls)
-        kept = record(dictionary, known.vectors, config.out / FIRINGS / "latents", config.chunk_vectors)
+        ground = grounded(known, about, "latent", dictionary)
         controls.result()
-    ground = Ground(dictionary, known.subject, known.inputs, known.vectors, config, about.modality, "latent", kept)
     made = known.latent_sections(ground.top_examples, ground.drawn_examples(n) if n else None)
     writes = made.get("writes")
     if isinstance(writes, CaptionWrites):
@@ -178,20 +177,24 @@ def _latents(known: Known, about: About, scores: Scores | None) -> Index:
 def _neurons(known: Known, about: About) -> None:
     """Make the cards of the raw neurons, with columns and words of their own."""
     config, neurons = known.config, raw_neurons(known.dictionary.d_in).to(known.config.device)
-    folder, n_rows = config.out / FIRINGS / "neurons", config.neuron_vectors
-    kept = record(neurons, known.vectors, folder, config.chunk_vectors, n_rows)
-    ground = Ground(neurons, known.subject, known.inputs, known.vectors, config, about.modality, "neuron", kept)
-    write_index(config.out / "neurons", _filled(ground, known.neuron_sections()))
+    ground = grounded(known, about, "neuron", neurons, config.neuron_vectors)
+    write_index(config.out / KINDS["neuron"], _filled(ground, known.neuron_sections()))
 
 
 def _directions(known: Known, about: About, found: Sequence[Direction]) -> None:
     """Make the cards of directions, as those of neurons."""
     config, units = known.config, known.directions(found)
-    folder, n_rows = config.out / FIRINGS / "directions", config.neuron_vectors
-    kept = record(units, known.vectors, folder, config.chunk_vectors, n_rows)
-    names = [one.name for one in found]
-    ground = Ground(units, known.subject, known.inputs, known.vectors, config, about.modality, "direction", kept, names)
-    write_index(config.out / "directions", _filled(ground, known.direction_sections(units, found)))
+    ground = grounded(known, about, "direction", units, config.neuron_vectors, [one.name for one in found])
+    write_index(config.out / KINDS["direction"], _filled(ground, known.direction_sections(units, found)))
+
+
+def grounded(
+    known: Known, about: About, kind: str, units: Dictionary, n_rows: int | None = None, names: Sequence[str] = ()
+) -> Ground:
+    """Record what units do on all rows, or on the first ones, and return what their cards are made from."""
+    config, vectors = known.config, known.vectors
+    kept = record(units, vectors, config.out / FIRINGS / KINDS[kind], config.chunk_vectors, n_rows)
+    return Ground(units, known.subject, known.inputs, vectors, config, about.modality, kind, kept, names)
 
 
 def _filled(ground: Ground, made: Mapping[str, Section]) -> Index:
@@ -333,14 +336,6 @@ class Maker:
             return label["label"]
         top = own.get("examples", {}).get("top", [])
         return (self._title(top) or f"{self.ground.kind} {latent}") if top else "never fires"
-
-
-def with_losses(refs: Sequence[Ref], losses: Mapping[int, Mapping[int, float | None]]) -> None:
-    """Write beside the tokens of examples what the latent's removal adds to the next token's loss, where known."""
-    for ref in refs:
-        at = losses.get(ref["example"])
-        if at is not None:
-            ref["losses"] = [at.get(ref["start"] + i) for i in range(len(ref["tokens"]))]
 
 
 def shown_by(ground: Ground) -> tuple[Contexts, Any]:

@@ -1,7 +1,7 @@
 """An example as a card shows it: the tokens around a firing, or an image with its patches, each with its activation."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -163,6 +163,14 @@ def _spread(window: Window, start: int, stop: int) -> list[float | None]:
         return [None] * (first - start) + window.values + [None] * (stop - 1 - last)
     at = dict(zip(window.positions.tolist(), window.values, strict=True))
     return [at.get(position) for position in range(start, stop)]
+
+
+def with_losses(refs: Sequence[Ref], losses: Mapping[int, Mapping[int, float | None]]) -> None:
+    """Write beside the tokens of examples what the latent's removal adds to the next token's loss, where known."""
+    for ref in refs:
+        at = losses.get(ref["example"])
+        if at is not None:
+            ref["losses"] = [at.get(ref["start"] + i) for i in range(len(ref["tokens"]))]
 
 
 class ImageContexts:

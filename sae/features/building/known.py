@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sae.activations.store import Vectors
 from sae.dictionaries.base import Dictionary
-from sae.dictionaries.codes import Codes
 from sae.dictionaries.io import load_dictionary
 from sae.dictionaries.linear import Directions, Identity, IdentityConfig, Linear
 from sae.errors import EvaluationError
@@ -23,7 +22,7 @@ from sae.evaluation.controls import random_directions
 from sae.evaluation.families import has_facets
 from sae.evaluation.gather import stored_for, take_sample
 from sae.evaluation.meanings import related_labels
-from sae.evaluation.sample import ENCODED_ROWS, Sample, Units, halves
+from sae.evaluation.sample import Sample, Units, encoded, halves
 from sae.features.building.catalog_config import CatalogConfig
 from sae.features.building.directions import Direction
 from sae.features.cards import rounded
@@ -161,10 +160,8 @@ class Known:
             sample = self.units.sample
             codes, match = self.units.codes, sample.match[sample.item]
         else:
-            device = self.dictionary.W_dec.device
-            with torch.no_grad():
-                parts = [self.dictionary.encode(x.to(device).float()).to("cpu") for x in self.x.split(ENCODED_ROWS)]
-            codes, match = Codes.cat(parts), halves(self.vectors.provenance(0, len(self.x)).example, self.config.seed)
+            codes = encoded(self.dictionary, self.x)
+            match = halves(self.vectors.provenance(0, len(self.x)).example, self.config.seed)
         return Carried(directions.W_dec, self.x, codes, match, self.config.seed)
 
     def _logits(self, dictionary: Dictionary, drawn: Int64[np.ndarray, "d_sae n"] | None = None) -> Section | None:

@@ -14,12 +14,13 @@ from sae.dictionaries.codes import Codes
 from sae.errors import InputsError
 from sae.evaluation.controls import random_directions
 from sae.evaluation.pooling import pool_dense
+from sae.evaluation.sample import encoded
 from sae.features.cards import rounded
 from sae.features.live.contrast import Contrast, contrast
 from sae.features.live.given import Texts, field, frame_of, image_batches, png
 from sae.features.live.label_sets import Chosen, choose, families
 from sae.features.live.loaded import Loaded
-from sae.features.live.reading import Read, encoded, read
+from sae.features.live.reading import Read, read
 from sae.features.rounding import all_rounded
 from sae.features.show import token_decoder
 

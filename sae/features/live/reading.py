@@ -8,13 +8,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from sae.activations.store import TRAINING_KINDS
-from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.errors import HookpointError
+from sae.evaluation.sample import encoded
 from sae.features.live.loaded import Loaded
 from sae.tensors import Batch, Kind
-
-ENCODED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,3 @@ def read(loaded: Loaded, batches: Iterable[Batch]) -> Read:
         n_examples += len(batch)
     rows_x = torch.cat(x)
     return Read(rows_x, encoded(dictionary, rows_x), torch.cat(example), torch.cat(position), torch.cat(kind))
-
-
-@torch.no_grad()
-def encoded(dictionary: Dictionary, x: Float[Tensor, "rows d_in"]) -> Codes:
-    """Return the codes of rows, on the CPU."""
-    device = dictionary.W_dec.device
-    return Codes.cat([dictionary.encode(part.to(device)).to("cpu") for part in x.split(ENCODED_ROWS)])
