@@ -295,18 +295,19 @@ def circuit(arguments: list[str]) -> None:
 
 def lab(arguments: list[str]) -> None:
     """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
+    from sae.config import encode
     from sae.lab.methods import run_method, usage
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
-    found, folder = run_method(arguments[0], arguments[1:])
+    found, settings = run_method(arguments[0], arguments[1:])
     if found.rows:
         log.table(list(found.rows[0]), [list(row.values()) for row in found.rows])
     log.table(("figure", "value"), list(found.figures.items()))
     print(found.verdict)
-    if folder is not None:
-        found.save(folder)
+    for folder in settings.folders(found.method):
+        found.save(folder, encode(settings))
         print(f"saved in {folder}")
 
 
