@@ -259,8 +259,11 @@ def serve(arguments: list[str]) -> None:
     if store is not None:
         from sae.features.live.asks import asks_of
         from sae.features.live.opening import open_loaded
+        from sae.lab.live import SteerAsk
 
-        asks = asks_of(open_loaded(catalog, Path(store), others))
+        loaded = open_loaded(catalog, Path(store), others)
+        asks, steer = asks_of(loaded), SteerAsk.of(loaded, Path(store))
+        asks |= {} if steer is None else {"steer": steer}
     run(catalog, int(port), asks, lambda address: print(f"{catalog!r}\n{address}  (Ctrl-C ends it)", flush=True))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sae.config import encode
+from sae.dictionaries.sites import hookpoints_read
 from sae.errors import ConfigError
 from sae.evaluation.sample import Sample
 from sae.features.judging.agreement import Kappa
@@ -120,10 +121,11 @@ def shown(
     """Return what each slot shows: tokens around the one in question, or the frame of an image."""
     slots: list[dict[str, Any]] = []
     images: list[bytes] = []
+    pictured = hookpoints_read(bench.dictionary)[0].startswith("visual.")
     for one in item.tolist():
         example = int(sample.example[one])
         batch = bench.inputs.batch(example, example + 1)
-        if bench.dictionary.provenance.get("hookpoint", "").startswith("visual.") or batch.tokens is None:
+        if pictured:
             assert batch.images is not None
             slots.append({})
             images.append(png(batch.images[0]))
@@ -138,13 +140,9 @@ def excerpt(batch: Any, position: int | None, decode: Any) -> dict[str, Any]:
     tokens = batch.tokens[0].tolist()
     start, stop = (0, len(tokens)) if position is None else (max(0, position - REACH), position + REACH + 1)
     kinds = [int(Kind.TOKEN)] * len(tokens) if batch.kind is None else batch.kind[0].tolist()
-    kept = [
-        place for place in range(start, min(stop, len(tokens))) if kinds[place] == int(Kind.TOKEN) or place == position
-    ]
-    return {
-        "tokens": [decode(tokens[place]) for place in kept],
-        "at": None if position is None else kept.index(position),
-    }
+    kept = [one for one in range(start, min(stop, len(tokens))) if kinds[one] == int(Kind.TOKEN) or one == position]
+    at = None if position is None else kept.index(position)
+    return {"tokens": [decode(tokens[one]) for one in kept], "at": at}
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -170,8 +168,8 @@ def _rivals(found: Labelled, readings: Readings) -> Float[np.ndarray, " units"]:
 def _waiting(labelling: Labelling, bench: Workbench, folder: Path) -> Finding:
     n, distinct = len(labelling.slots), len(set(labelling.key["item"]))
     verdict = (
-        f"{distinct} items, {n - distinct} of them twice, wait for raters at #/label/{folder.name} of "
-        "`sae serve CATALOG`; nobody has labelled any yet."
+        f"{distinct} items, {n - distinct} of them twice, wait for raters on the page #/label/{folder.name} of "
+        "sae serve CATALOG; nobody has labelled any yet."
     )
     return Finding(METHOD, bench.about, {"items": distinct, "shown twice": n - distinct, "raters": 0}, [], verdict)
 
@@ -194,18 +192,17 @@ def finding(
     """
     first, own = config.categories[0], float(found.auc(found.values[:, None])[0])
     figures: dict[str, float] = {"items labelled": len(found.item), "raters": len(labelling.said())}
-    for name, one in (("all", found.base), ("from half the maximum", found.strong)):
+    for name, one in (("from half the maximum", found.strong), ("all items", found.base)):
         if one is not None:
-            figures |= {f"P({first}), {name}": one.value, f"{name}, low": one.low, f"{name}, high": one.high}
-    figures |= {"AUC": own} | {
-        f"AUC, 95th percentile of {who}": float(np.quantile(of, 0.95)) for who, of in rivals.items()
-    }
+            figures |= {f"{name}, P({first})": one.value, f"{name}, low": one.low, f"{name}, high": one.high}
+    figures |= {f"{config.unit}, AUC": own}
+    figures |= {f"{who}' 95th percentile, AUC": float(np.quantile(of, 0.95)) for who, of in rivals.items()}
     kappas = {"repeats": [pair for of in labelling.repeats().values() for pair in of], "raters": labelling.between()}
     told = ""
     for name, pairs in kappas.items():
         if pairs and not math.isnan((kappa := Kappa.of(pairs)).value):
-            figures |= {f"kappa, {name}": kappa.value, f"kappa, {name}, low": kappa.interval[0],
-                        f"kappa, {name}, high": kappa.interval[1], f"pairs, {name}": kappa.n}  # fmt: skip
+            figures |= {f"{name}, kappa": kappa.value, f"{name}, kappa low": kappa.interval[0],
+                        f"{name}, kappa high": kappa.interval[1], f"{name}, pairs": kappa.n}  # fmt: skip
             told += f" Kappa of {name} {kappa.value:.2f} [{kappa.interval[0]:.2f}, {kappa.interval[1]:.2f}]."
     family = Family("category", config.categories, found.category)
     rows = found.levels.rows(config.categories)
@@ -225,7 +222,8 @@ def say(config: Config, found: Labelled, own: float, rivals: Mapping[str, Float[
     told = "its pre-activation is nowhere positive among the labelled items"
     if found.strong is not None:
         told = f"{_percent(found.strong)} of the items from half its maximum on were called {first}"
-    return f"{config.unit}: {told} by raters who did not see its activation (of all items {_percent(found.base)}); {compared}"
+    told += f" by raters who did not see its activation (of all items {_percent(found.base)}); "
+    return f"{config.unit}: {told}{compared}"
 
 
 def _percent(share: Share) -> str:
@@ -238,6 +236,6 @@ def caption(config: Config, found: Labelled, labelling: Labelling) -> str:
     return (
         f"Above: P(category | pre-activation), {len(found.item)} items labelled by {len(raters)} who did not see the "
         f"activation, drawn from {config.n_levels} levels of equal width; whiskers: 95 % Wilson intervals of "
-        f"{config.categories[0]}; dashed: what it stays within in 95 of 100 deals of the labels. Numbers: items labelled. "
-        "Below: p(pre-activation | category), from the same items weighted by the mass of their level."
+        f"{config.categories[0]}; dashed: what it stays within in 95 of 100 deals of the labels. Numbers: items "
+        "labelled. Below: p(pre-activation | category), from the same items weighted by the mass of their level."
     )

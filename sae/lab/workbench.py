@@ -47,7 +47,7 @@ class WorkbenchConfig:
             raise ConfigError(f"n_vectors: must be at least 1, got {self.n_vectors}.")
 
     def folders(self, method: str) -> list[Path]:
-        """Return where what a method finds is kept: in `out`, and in the catalog under its name and that of its unit."""
+        """Return where findings are kept: in `out`, and in the catalog under the names of method and unit."""
         kept = [] if self.out is None else [self.out]
         if self.catalog is None:
             return kept

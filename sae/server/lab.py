@@ -1,12 +1,14 @@
 """What the laboratory found, and labellings, over HTTP. Imports no torch.
 
-GET  /api/lab                     all findings, without their rows
-GET  /api/lab/NAME                one, with its rows
-GET  /api/mentions/KIND/INDEX     what findings say of a card
-GET  /lab/NAME/IMAGE.png          its pictures and images
-GET  /api/label/NAME?rater=WHO    what is to be labelled, and what this rater has said
-POST /api/label/NAME              {"rater": "Ada", "slot": 3, "category": 0}
-GET  /lab/NAME/items/IMAGE.png    the picture of a slot
+Findings are read when they are asked for (see `features/findings.py`), so a new one shows without a restart.
+
+    GET  /api/lab                     all findings, without their rows
+    GET  /api/lab/NAME                one, with its rows
+    GET  /api/mentions/KIND/INDEX     what findings say of a card
+    GET  /lab/NAME/IMAGE.png          its pictures and images
+    GET  /api/label/NAME?rater=WHO    what is to be labelled, and what this rater has said
+    POST /api/label/NAME              {"rater": "Ada", "slot": 3, "category": 0}
+    GET  /lab/NAME/items/IMAGE.png    the picture of a slot
 """
 
 from pathlib import Path

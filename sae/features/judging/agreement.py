@@ -99,11 +99,9 @@ def of_shares(shares: Sequence[tuple[float, int]], weights: Sequence[float]) -> 
 
     The Wilson intervals of all, joined by the squares of their weighted lengths (Newcombe 1998).
     """
-    middle = sum(weight * hits / n for weight, (hits, n) in zip(weights, shares, strict=True))
-    ends = [
-        [weight * (end - hits / n) for end in wilson(hits, n)]
-        for weight, (hits, n) in zip(weights, shares, strict=True)
-    ]
+    parts = list(zip(weights, shares, strict=True))
+    middle = sum(weight * hits / n for weight, (hits, n) in parts)
+    ends = [[weight * (end - hits / n) for end in wilson(hits, n)] for weight, (hits, n) in parts]
     down, up = (math.hypot(*lengths) for lengths in zip(*ends, strict=True))
     return max(0.0, middle - down), min(1.0, middle + up)
 

@@ -74,9 +74,9 @@ class Labelling:
         Raises:
             CatalogError: there is no such slot or category, or the rater has no name.
         """
-        _check(rater, "rater", None)
-        _check(slot, "slot", len(self.slots))
-        _check(category, "category", len(self.categories))
+        _check_rater(rater)
+        _check_number(slot, "slot", len(self.slots))
+        _check_number(category, "category", len(self.categories))
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._journal.append(lambda: {"rater": rater, "slot": slot, "category": category, "time": time})
 
@@ -105,7 +105,7 @@ class Labelling:
         ]
 
     def to_json(self, rater: str) -> dict[str, Any]:
-        """Return what a page shows a rater; whoever has labelled everything learns how far they agree with themselves."""
+        """Return what a page shows a rater; who has labelled everything learns how far they agree with themselves."""
         answers = self.said().get(rater, {})
         done = len(answers) == len(self.slots)
         pairs = self.repeats().get(rater, []) if done else []
@@ -123,14 +123,15 @@ class Labelling:
         self._said.setdefault(rater, {})[slot] = category
 
 
-def _check(value: Any, name: str, most: int | None) -> None:
-    if most is not None:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < most:
-            raise CatalogError(f"{name}: must be a number from 0 to {most - 1}, got {value!r:.60}.")
-    elif not (isinstance(value, str) and value.strip() and len(value) <= MOST_CHARACTERS["author"]) or SURROGATE.search(
-        value
-    ):
-        raise CatalogError(f"{name}: must be text of 1 to {MOST_CHARACTERS['author']} characters, got {value!r:.60}.")
+def _check_rater(rater: Any) -> None:
+    most = MOST_CHARACTERS["author"]
+    if not (isinstance(rater, str) and rater.strip() and len(rater) <= most and not SURROGATE.search(rater)):
+        raise CatalogError(f"rater: must be text of 1 to {most} characters, got {rater!r:.60}.")
+
+
+def _check_number(value: Any, name: str, count: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
+        raise CatalogError(f"{name}: must be a number from 0 to {count - 1}, got {value!r:.60}.")
 
 
 def _told(found: Kappa) -> dict[str, Any]:
