@@ -298,7 +298,6 @@ def circuit(arguments: list[str]) -> None:
 
 def lab(arguments: list[str]) -> None:
     """Change something and watch: sae lab METHOD [CONFIG.yaml] [--setting value ...]; sae lab --help lists methods."""
-    from sae.config import encode
     from sae.lab.methods import run_method, usage
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -310,7 +309,7 @@ def lab(arguments: list[str]) -> None:
     log.table(("figure", "value"), list(found.figures.items()))
     print(found.verdict)
     for folder in settings.folders(found.method):
-        found.save(folder, encode(settings))
+        found.save(folder, settings.settings())
         print(f"saved in {folder}")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from sae.config import encode
 from sae.dictionaries.sites import hookpoints_read
 from sae.errors import ConfigError
 from sae.evaluation.sample import Sample
@@ -40,8 +39,6 @@ AGAIN = 0.1
 REACH = 16
 """Tokens shown on either side of the one in question."""
 N_RANDOM = 100
-ELSEWHERE = ("out", "catalog", "device")
-"""Settings that may differ between preparing and drawing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +99,7 @@ def prepare(
     chosen = mixes.draw(level, config.n_levels, config.n_each, config.seed)
     item = chosen[order(len(chosen), config.seed)]
     slots, images = shown(bench, sample, item)
-    key = {"settings": settings(config), "item": item.tolist(), "level": level[item].tolist()}
+    key = {"settings": config.settings(), "item": item.tolist(), "level": level[item].tolist()}
     return Labelling.write(folder, config.categories, slots, key, images)
 
 
@@ -145,13 +142,8 @@ def excerpt(batch: Any, position: int | None, decode: Any) -> dict[str, Any]:
     return {"tokens": [decode(tokens[one]) for one in kept], "at": at}
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """Return the settings that decide which items are shown."""
-    return {name: value for name, value in encode(config).items() if name not in ELSEWHERE}
-
-
 def _check_same(prepared: Mapping[str, Any], config: Config, folder: Path) -> None:
-    for name, value in settings(config).items():
+    for name, value in config.settings().items():
         if prepared.get(name) != value:
             raise ConfigError(
                 f"{name}: the labelling in {folder} was prepared with {prepared.get(name)!r}, not {value!r}; "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sae.features.judging.agreement import of_shares
 from sae.features.judging.labelling import Labelling
@@ -120,9 +120,9 @@ def votes(item: list[int], said: Mapping[str, Mapping[int, int]], seed: int = 0)
     return agreed
 
 
-def _share(counts: mixes.Counts, mass: Float[np.ndarray, " levels"], there: Int[np.ndarray, " levels"]) -> Share:
+def _share(counts: mixes.Counts, mass: Float[np.ndarray, " levels"], there: Bool[np.ndarray, " levels"]) -> Share:
     """Return the share of the first category on some levels, each counting by its mass; those not drawn from do not."""
-    there = np.asarray(there) & (counts.sum(1) > 0)
+    there = there & (counts.sum(1) > 0)
     weights = mass[there] / mass[there].sum()
     shares = [(float(hits), int(n)) for hits, n in zip(counts[there, 0], counts[there].sum(1), strict=True)]
     value = sum(weight * hits / n for weight, (hits, n) in zip(weights, shares, strict=True))

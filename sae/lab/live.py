@@ -148,8 +148,9 @@ class SteerAsk:
 
         Returns:
             `strengths`; `lines`: probabilities of the answer that the largest dose raises most (of "remove", lowers
-            most), and of the one that is likeliest before, if it is another; `control`: the range of the first one under random latents; `own`: by
-            how much each of these moves the answer that it moves most, the median over them; `kl`, in nats.
+            most), and of the one that is likeliest before, if it is another; `control`: the range of the first one
+            under random latents, their number `n`, and `own`: by how much each of these moves the answer that it moves
+            most, the median over them; `kl`, in nats.
         """
         low, high, _ = DOSES[bed.kind]
         strengths = torch.linspace(low, high, N_DOSES).tolist()

@@ -8,6 +8,7 @@ from typing import Any
 
 from sae.activations.reopen import open_store
 from sae.activations.store import ActivationStore, Vectors
+from sae.config import encode
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
 from sae.errors import ConfigError, EvaluationError
@@ -45,6 +46,10 @@ class WorkbenchConfig:
     def __post_init__(self) -> None:
         if self.n_vectors < 1:
             raise ConfigError(f"n_vectors: must be at least 1, got {self.n_vectors}.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the finding, as plain data: all settings but where it is kept and what runs it."""
+        return {name: value for name, value in encode(self).items() if name not in ("out", "catalog", "device")}
 
     def folders(self, method: str) -> list[Path]:
         """Return where findings are kept: in `out`, and in the catalog under the names of method and unit."""

@@ -6,7 +6,6 @@ import { drawRows } from "./rows.js";
 import { drawValue, nameUnits, unitLink } from "./units.js";
 
 const FIRST_IMAGES = 24;
-const HIDDEN_SETTINGS = new Set(["out", "catalog", "device"]);
 
 /** The page of all findings. */
 export async function drawLab({ source, about }) {
@@ -94,9 +93,9 @@ function drawGallery(source, name, files, counts) {
   return h("section", { class: "part" }, h("h2", null, "Images"), list, more);
 }
 
-/** How it was found: settings that differ from nothing, and hashes. */
+/** How it was found: settings and hashes. */
 function drawOrigin(found) {
-  const settings = Object.entries(found.settings ?? {}).filter(([name, value]) => !HIDDEN_SETTINGS.has(name) && value !== null);
+  const settings = Object.entries(found.settings ?? {}).filter(([, value]) => value !== null);
   const hashes = ["dictionary", "store"].map((name) => [`${name}, sha256`, found.about?.[name]?.sha256]).filter(([, value]) => value);
   const told = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
   return h("details", null, h("summary", null, "How it was found"),

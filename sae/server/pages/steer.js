@@ -31,7 +31,7 @@ function panel(source, ask, card, latent) {
   const question = (more) => ({ latent, kind: state.kind, strength: state.strength, ...state.input, ...more });
   const failed = (error) => { tell(error); result.hidden = true; };
   const one = latest((asked) => source.ask("steer", asked), (answer) => { tell(null); result.hidden = false; held.textContent = toldOf(answer, state); answers.replaceChildren(...drawAnswers(answer)); }, failed);
-  const all = latest((asked) => source.ask("steer", asked), (found) => { state.curve = drawCurve(found); curve.replaceChildren(state.curve.element); state.curve.mark(state.strength); verdict.textContent = toldOfCurve(found); }, failed);
+  const all = latest((asked) => source.ask("steer", asked), (found) => { state.curve = drawCurve(found); curve.replaceChildren(state.curve.element); state.curve.mark(state.strength); verdict.textContent = toldOfCurve(found, state.kind); }, failed);
   const put = () => { if (state.input) one.ask(question()); };
   const putAll = () => { if (!state.input) return; put(); all.ask(question({ curve: true })); };
   const doses = doseControls(ask, state, { moved: () => { state.curve?.mark(state.strength); }, rested: debounced(put, 60), changed: putAll });
@@ -98,7 +98,7 @@ function toldOf({ held, kl }, { kind }) {
 /** Answers before and after, side by side. */
 function drawAnswers({ answers, written }) {
   const most = Math.max(...answers.flatMap((one) => [one.before, one.after]), 1e-9);
-  const bar = (value, kind) => h("td", { class: kind }, h("span", { class: "length", "aria-hidden": "true" }, h("span", { class: "fill", vars: { "--share": value / most } })), h("span", { class: "value" }, value < 0.0005 ? "<0.001" : value.toFixed(3)));
+  const bar = (value, kind) => h("td", { class: kind }, h("span", { class: "length", "aria-hidden": "true" }, h("span", { class: "fill", vars: { "--share": value / most } })), h("span", { class: "value" }, odds(value)));
   return [
     h("table", { class: "before-and-after" }, h("thead", null, h("tr", null, ["answer", "before", "after"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", null, answers.map((one) => h("tr", { "data-answer": one.name }, h("th", { scope: "row" }, h("code", { translate: "no" }, short(visible(one.name), 40))), bar(one.before, "was"), bar(one.after, "is"))))),
@@ -106,10 +106,15 @@ function drawAnswers({ answers, written }) {
   ].filter(Boolean);
 }
 
-function toldOfCurve({ strengths, lines, control }) {
+function odds(value) {
+  return value < 0.0005 ? "<0.001" : value.toFixed(3);
+}
+
+function toldOfCurve({ strengths, lines, control }, kind) {
   const [target] = lines, last = target.values.at(-1), dose = strengths.at(-1);
   if (!control) return "";
   const low = control.low.at(-1), high = control.high.at(-1);
   const beyond = last > high || last < low;
-  return `At dose ${number(dose)} “${visible(target.name)}”, the answer that it moves most, has probability ${fixed(last)}; under ${plural(control.n, "random latent")} that write as much it has ${fixed(low)} to ${fixed(high)}${beyond ? "" : ", so this is not distinguishable from them"}. Each of these moves the answer of its own choice by ${fixed(control.own)} in the median.`;
+  const range = odds(low) === odds(high) ? odds(low) : `${odds(low)} to ${odds(high)}`;
+  return `At dose ${number(dose)} “${visible(target.name)}”, the answer that it ${kind === "remove" ? "lowers" : "raises"} most, has probability ${odds(last)}; under ${plural(control.n, "random latent")} that write as much ${range}${beyond ? "" : ", so this is not distinguishable from them"}. The answer that each of these moves most moves by ${odds(control.own)} in the median.`;
 }
