@@ -125,6 +125,11 @@ def units_in(row: Mapping[str, Any]) -> set[Unit]:
     return found
 
 
+def _natural(name: str) -> list[str | int]:
+    """Return what sorts names by the numbers in them: latent-9 before latent-10."""
+    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
+
+
 class Findings:
     """The findings of a catalog, by the names of their folders.
 
@@ -201,5 +206,5 @@ class Findings:
         of = data[0].get("about", {}).get("dictionary", {}).get("sha256")
         if of != self.dictionary:
             raise CatalogError(f"{self.folder / name}: is of another dictionary, sha256 {str(of)[:10]}.")
-        images = tuple(path.stem for path in files if PNG.fullmatch(path.name))
+        images = tuple(sorted((path.stem for path in files if PNG.fullmatch(path.name)), key=_natural))
         return Found(name, data[0], images, any(path.name == "labelling.json" for path in files))

@@ -69,10 +69,10 @@ def test_a_card_gets_its_rows_its_images_and_what_is_all_about_it(tmp_path: Path
 
 def test_images_without_a_caption_are_no_pictures(tmp_path: Path) -> None:
     folder = write(tmp_path, "search")
-    (folder / "latent-1.png").write_bytes(b"png")
-    (folder / "no picture.png").write_bytes(b"png")
+    for name in ("latent-10", "latent-9", "latent-1", "no picture"):
+        (folder / f"{name}.png").write_bytes(b"png")
     found = Findings(tmp_path, SHA)["search"].to_json()
-    assert found["pictures"] == {"plot": "a caption"} and found["images"] == ["latent-1"]
+    assert found["pictures"] == {"plot": "a caption"} and found["images"] == ["latent-1", "latent-9", "latent-10"]
 
 
 def test_a_finding_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -104,8 +104,9 @@ def test_keys_name_items_and_a_rater_goes_on_where_they_stopped(tab: Any, folder
     assert tab.get_attribute('[data-category="2"]', "aria-pressed") == "true"
     press(tab, "2")
     tab.wait_for_selector("text=3 of 6")
-    for key in "1231":
+    for number, key in enumerate("1231", 4):
         press(tab, key)
+        tab.wait_for_selector(f"text={number} of 6" if number < 7 else "text=All 6 items are labelled.")
     tab.wait_for_selector("text=All 6 items are labelled.")
     answers = said(folder)["Ada"]
     assert answers == {0: 0, 1: 1, 2: 0, 3: 1, 4: 2, 5: 0}

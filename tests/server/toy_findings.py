@@ -27,7 +27,7 @@ def png(shade: int, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def add_findings(catalog: Path) -> Path:
-    """Make a catalog one of the dictionary `SHA`, and put three findings into it: one of rows, one of latent 3, one odd."""
+    """Make a catalog one of the dictionary `SHA`, and add findings: one of rows, one of latent 3, one of another."""
     about = json.loads((catalog / "catalog.json").read_text())
     about["dictionary"]["sha256"] = SHA
     write_json(catalog / About.FILE, about)
