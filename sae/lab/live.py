@@ -89,8 +89,9 @@ class SteerAsk:
         steering = self.steering(field(question, "latent", int), kind)
         if field(question, "curve", bool, False):
             return self.curve(bed, steering)
-        strength = question.get("strength", 0)
-        return self.answer(bed, steering, float(field({"strength": strength}, "strength", (int, float))))  # type: ignore[arg-type]
+        # JSON has one kind of number.
+        strength = float(of) if type(of := question.get("strength")) is int else of
+        return self.answer(bed, steering, field({"strength": strength}, "strength", float))
 
     def batch(self, question: Mapping[str, Any]) -> Batch:
         """Return the text or the picture of a question.

@@ -51,10 +51,11 @@ def begin(tab: Any, address: str, rater: str) -> None:
     tab.wait_for_selector(".questions")
 
 
-def press(tab: Any, key: str) -> None:
-    """Press a key, and wait until its label is kept."""
+def press(tab: Any, key: str, then: str) -> None:
+    """Press a key, and wait until its label is kept and the page shows what comes next."""
     with tab.expect_response(lambda response: response.request.method == "POST" and response.ok):
         tab.keyboard.press(key)
+    tab.wait_for_selector(f"text={then}")
 
 
 def test_labels_are_kept_and_the_key_is_not_told(folder: Path) -> None:
@@ -93,20 +94,17 @@ def test_what_is_no_label_is_refused(folder: Path, body: Any, headers: dict[str,
 def test_keys_name_items_and_a_rater_goes_on_where_they_stopped(tab: Any, folder: Path, address: str) -> None:
     begin(tab, address, "Ada")
     assert SCRIPT in tab.inner_text(".categories") and tab.title() != "owned"
-    press(tab, "1")
-    press(tab, "3")
-    tab.wait_for_selector("text=3 of 6")
+    press(tab, "1", "2 of 6")
+    press(tab, "3", "3 of 6")
     assert said(folder) == {"Ada": {0: 0, 1: 2}}
     tab.reload()
     tab.wait_for_selector("text=3 of 6")
     tab.keyboard.press("u")
     assert tab.inner_text(".count") == "2 of 6"
     assert tab.get_attribute('[data-category="2"]', "aria-pressed") == "true"
-    press(tab, "2")
-    tab.wait_for_selector("text=3 of 6")
+    press(tab, "2", "3 of 6")
     for number, key in enumerate("1231", 4):
-        press(tab, key)
-        tab.wait_for_selector(f"text={number} of 6" if number < 7 else "text=All 6 items are labelled.")
+        press(tab, key, f"{number} of 6" if number < 7 else "All 6 items are labelled.")
     tab.wait_for_selector("text=All 6 items are labelled.")
     answers = said(folder)["Ada"]
     assert answers == {0: 0, 1: 1, 2: 0, 3: 1, 4: 2, 5: 0}
@@ -125,8 +123,7 @@ def test_nothing_on_the_page_tells_the_activation(tab: Any, address: str) -> Non
         shown = tab.inner_html("main")
         assert not any(word in shown for word in ("data-hint", "canvas", "--lit", "level", "example"))
         if slot < len(ITEM) - 1:
-            press(tab, "2")
-            tab.wait_for_selector(f"text={slot + 2} of 6")
+            press(tab, "2", f"{slot + 2} of 6")
     assert sent and not any(word in text for text in sent for word in ("level", "unit", "n_levels", '"item"'))
 
 
@@ -138,8 +135,7 @@ def test_a_label_that_is_not_kept_is_asked_for_again(tab: Any, folder: Path, add
     tab.wait_for_selector("text=the disk is full")
     assert tab.inner_text(".count") == "1 of 6" and said(folder) == {}
     tab.unroute("**/api/label/**")
-    press(tab, "1")
-    tab.wait_for_selector("text=2 of 6")
+    press(tab, "1", "2 of 6")
     assert not tab.is_visible(".problem") and said(folder) == {"Ada": {0: 0}}
     assert len(tab.complaints) == 1 and "500" in tab.complaints[0]
     tab.complaints.clear()
