@@ -8,7 +8,7 @@ Distill, whose labellers were blind to the activation too).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,9 +186,10 @@ def finding(
     figures: dict[str, float] = {"items labelled": len(found.item), "raters": len(labelling.said())}
     for name, one in (("from half the maximum", found.strong), ("all items", found.base)):
         if one is not None:
-            figures |= {f"{name}, P({first})": one.value, f"{name}, low": one.low, f"{name}, high": one.high}
+            ends = {f"{name}, P({first}), 95 % from": one.low, f"{name}, P({first}), 95 % to": one.high}
+            figures |= {f"{name}, P({first})": one.value} | ends
     figures |= {f"{config.unit}, AUC": own}
-    figures |= {f"{who}' 95th percentile, AUC": float(np.quantile(of, 0.95)) for who, of in rivals.items()}
+    figures |= {f"{who} (95 %), AUC": float(np.quantile(of, 0.95)) for who, of in rivals.items()}
     kappas = {"repeats": [pair for of in labelling.repeats().values() for pair in of], "raters": labelling.between()}
     told = ""
     for name, pairs in kappas.items():
@@ -208,7 +209,7 @@ def say(config: Config, found: Labelled, own: float, rivals: Mapping[str, Float[
     beyond = all(max(own, 1 - own) > np.quantile(of, 0.95) for of in rivals.values())
     least = max(rivals, key=lambda who: float(np.quantile(rivals[who], 0.95)))
     compared = (
-        f"AUC {own:.2f}, {'more' if beyond else 'no more'} than 95 % of {least} reach on the same items"
+        f"AUC {own:.2f}, {'above' if beyond else 'not above'} that of 95 % of the {least} on the same items"
         f"{'' if beyond else ', from which it is not distinguishable'}."
     )
     told = "its pre-activation is nowhere positive among the labelled items"
@@ -219,15 +220,16 @@ def say(config: Config, found: Labelled, own: float, rivals: Mapping[str, Float[
 
 
 def _percent(share: Share) -> str:
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
 
 
 def caption(config: Config, found: Labelled, labelling: Labelling) -> str:
     """Return what the picture shows."""
-    raters: Sequence[str] = list(labelling.said())
+    n_raters = len(labelling.said())
     return (
-        f"Above: P(category | pre-activation), {len(found.item)} items labelled by {len(raters)} who did not see the "
-        f"activation, drawn from {config.n_levels} levels of equal width; whiskers: 95 % Wilson intervals of "
-        f"{config.categories[0]}; dashed: what it stays within in 95 of 100 deals of the labels. Numbers: items "
-        "labelled. Below: p(pre-activation | category), from the same items weighted by the mass of their level."
+        f"Above: P(category | pre-activation), {len(found.item)} items labelled by {n_raters} "
+        f"{'rater' if n_raters == 1 else 'raters'} who did not see the activation, drawn from {config.n_levels} levels "
+        f"of equal width; whiskers: 95 % Wilson intervals of {config.categories[0]}; dashed: what it stays within in "
+        "95 of 100 deals of the labels. Numbers: items labelled. Below: p(pre-activation | category), from the same "
+        "items weighted by the mass of their level."
     )

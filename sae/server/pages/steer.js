@@ -27,17 +27,18 @@ function panel(source, ask, card, latent) {
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const tell = (error) => { problem.textContent = error?.message ?? ""; problem.hidden = !error; };
   const held = h("p", { class: "note", "aria-live": "polite" }), answers = h("div", { class: "answers-of" }), curve = h("div"), verdict = h("p", { class: "finding" });
+  const waiting = h("p", { class: "waiting", hidden: true }, "Asking the model…");
   const result = h("div", { class: "steered", hidden: true }, h("div", null, held, answers), h("div", null, h("h2", null, "Dose and response"), curve, verdict));
   const question = (more) => ({ latent, kind: state.kind, strength: state.strength, ...state.input, ...more });
-  const failed = (error) => { tell(error); result.hidden = true; };
-  const one = latest((asked) => source.ask("steer", asked), (answer) => { tell(null); result.hidden = false; held.textContent = toldOf(answer, state); answers.replaceChildren(...drawAnswers(answer)); }, failed);
+  const failed = (error) => { tell(error); result.hidden = waiting.hidden = true; };
+  const one = latest((asked) => source.ask("steer", asked), (answer) => { tell(null); result.hidden = false; waiting.hidden = true; held.textContent = toldOf(answer, state); answers.replaceChildren(...drawAnswers(answer)); }, failed);
   const all = latest((asked) => source.ask("steer", asked), (found) => { state.curve = drawCurve(found); curve.replaceChildren(state.curve.element); state.curve.mark(state.strength); verdict.textContent = toldOfCurve(found, state.kind); }, failed);
-  const put = () => { if (state.input) one.ask(question()); };
+  const put = () => { if (!state.input) return; waiting.hidden = !result.hidden; one.ask(question()); };
   const putAll = () => { if (!state.input) return; put(); all.ask(question({ curve: true })); };
   const doses = doseControls(ask, state, { moved: () => { state.curve?.mark(state.strength); }, rested: debounced(put, 60), changed: putAll });
   const take = (input) => { state.input = input; putAll(); };
   const given = ask.takes === "image" ? pictureField(source, ask, card, take, tell) : textField(ask, card, take, () => { state.input = null; one.forget(); all.forget(); result.hidden = true; tell(null); });
-  return h("div", { class: "part" }, h("div", { class: "given" }, given, doses), problem, result);
+  return h("div", { class: "part" }, h("div", { class: "given" }, given, doses), problem, waiting, result);
 }
 
 /** The kind of change and its dose. */
