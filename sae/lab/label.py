@@ -188,8 +188,9 @@ def finding(
         if one is not None:
             ends = {f"{name}, P({first}), 95 % from": one.low, f"{name}, P({first}), 95 % to": one.high}
             figures |= {f"{name}, P({first})": one.value} | ends
-    figures |= {f"{config.unit}, AUC": own}
-    figures |= {f"{who} (95 %), AUC": float(np.quantile(of, 0.95)) for who, of in rivals.items()}
+    if not math.isnan(own):
+        figures |= {f"{config.unit}, AUC": own}
+        figures |= {f"{who} (95 %), AUC": float(np.quantile(of, 0.95)) for who, of in rivals.items()}
     kappas = {"repeats": [pair for of in labelling.repeats().values() for pair in of], "raters": labelling.between()}
     told = ""
     for name, pairs in kappas.items():
@@ -200,23 +201,23 @@ def finding(
     family = Family("category", config.categories, found.category)
     rows = found.levels.rows(config.categories)
     picture = Picture(lambda: draw_levels(found.levels, family, config.unit), rows, caption(config, found, labelling))
-    return Finding(METHOD, about, figures, rows, say(config, found, own, rivals) + told, {f"lab-{METHOD}": picture})
+    return Finding(METHOD, about, figures, rows, say(config, found, own, rivals) + told, {"lab-labelled": picture})
 
 
 def say(config: Config, found: Labelled, own: float, rivals: Mapping[str, Float[np.ndarray, " units"]]) -> str:
     """Return the verdict."""
-    first = config.categories[0]
+    told, first = "its pre-activation is nowhere positive among the labelled items", config.categories[0]
+    if found.strong is not None:
+        told = f"{_percent(found.strong)} of the items from half its maximum on were called {first}"
+    told = f"{config.unit}: {told} by raters who did not see its activation (of all items {_percent(found.base)}); "
+    if math.isnan(own):
+        return told + f"all were called {first} or none was, so there is nothing to compare."
     beyond = all(max(own, 1 - own) > np.quantile(of, 0.95) for of in rivals.values())
     least = max(rivals, key=lambda who: float(np.quantile(rivals[who], 0.95)))
-    compared = (
+    return told + (
         f"AUC {own:.2f}, {'above' if beyond else 'not above'} that of 95 % of the {least} on the same items"
         f"{'' if beyond else ', from which it is not distinguishable'}."
     )
-    told = "its pre-activation is nowhere positive among the labelled items"
-    if found.strong is not None:
-        told = f"{_percent(found.strong)} of the items from half its maximum on were called {first}"
-    told += f" by raters who did not see its activation (of all items {_percent(found.base)}); "
-    return f"{config.unit}: {told}{compared}"
 
 
 def _percent(share: Share) -> str:

@@ -100,7 +100,7 @@ def test_labels_give_what_exact_ones_do(tmp_path: Path) -> None:
     assert found.figures["random directions (95 %), AUC"] > 0.98
     assert found.figures["repeats, kappa"] == 1 and found.figures["repeats, kappa low"] < 0.9
     found.save(tmp_path / "found")
-    assert (tmp_path / "found" / "lab-label.png").stat().st_size > 5000
+    assert (tmp_path / "found" / "lab-labelled.png").stat().st_size > 5000
 
 
 def test_labels_at_random_are_not_told_from_other_units(tmp_path: Path) -> None:
@@ -120,6 +120,17 @@ def test_the_verdict_compares_with_the_strongest_of_the_others(tmp_path: Path) -
     assert "AUC 0.75, above that of 95 % of the neurons on the same items." in told and "distinguishable" not in told
     assert "not above that of 95 % of the neurons" in label.say(config(tmp_path), found, 0.65, rivals)
     assert "AUC 0.20, above" in label.say(config(tmp_path), found, 0.2, rivals), "either sign tells"
+
+
+def test_a_rater_who_calls_everything_alike_tells_nothing(tmp_path: Path) -> None:
+    label.run(config(tmp_path))
+    made = Labelling(tmp_path / "found")
+    for slot in range(len(made.slots)):
+        made.label("Ada", slot, 1)
+    found = label.run(config(tmp_path))
+    assert "nothing to compare" in found.verdict and "latent:0, AUC" not in found.figures
+    assert not any("kappa" in name for name in found.figures)
+    found.save(tmp_path / "found")
 
 
 def test_two_raters_are_joined_and_their_agreement_told(tmp_path: Path) -> None:
