@@ -10,7 +10,10 @@ import torch
 from live_catalogs import image_catalog, picture_bytes, text_catalog
 from planted import N_CLASSES, bench, latent_of
 
+from sae import cli
 from sae.errors import ConfigError, DictionaryError, InputsError
+from sae.features.findings import Findings
+from sae.features.judging.labelling import Labelling
 from sae.features.live.loaded import Loaded
 from sae.lab.doses import Bed
 from sae.lab.live import DOSES, N_DOSES, SteerAsk
@@ -157,3 +160,27 @@ def test_a_subject_without_answers_is_not_steered(text: Loaded, tmp_path: Path) 
     assert SteerAsk.of(SimpleNamespace(subject=subject, dictionary=text.dictionary, inputs=None), tmp_path) is None  # type: ignore[arg-type]
     clip = SimpleNamespace(kind="clip")
     assert SteerAsk.of(SimpleNamespace(subject=clip, dictionary=text.dictionary, inputs=None), tmp_path) is None  # type: ignore[arg-type]
+
+
+def test_commands_keep_findings_in_the_catalog_and_label_text_without_labels(
+    text: Loaded, image: Loaded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog, latent = text.catalog.path, firing(text)
+    of = ["--dictionary", str(catalog.parent / "dictionary"), "--store", str(catalog.parent / "store")]
+    assert cli.main(["lab", "steer", *of, "--catalog", str(catalog), "--latent", str(latent), "--n-examples", "4"]) == 0
+    label = ["lab", "label", *of, "--unit", f"latent:{latent}", "--categories", "a name", "other", "--n-each", "4"]
+    assert cli.main([*label, "--catalog", str(catalog)]) == 0
+    assert "nobody has labelled any" in capsys.readouterr().out
+    labelling = Labelling(catalog / "lab" / f"label-latent-{latent}")
+    for slot, shown in enumerate(labelling.slots):
+        assert 0 <= shown["at"] < len(shown["tokens"]) <= 33
+        labelling.label("Ada", slot, int("a" in shown["tokens"][shown["at"]]))
+    assert cli.main([*label, "--catalog", str(catalog)]) == 0
+    findings = Findings(catalog, text.dictionary.hash)
+    assert {one["name"] for one in findings.of("latent", latent)} >= {
+        f"steer-latent-{latent}",
+        f"label-latent-{latent}",
+    }
+    assert "by raters who did not see" in findings[f"label-latent-{latent}"].data["verdict"]
+    assert cli.main([*label, "--catalog", str(image.catalog.path)]) == 2
+    assert "catalog: " in (told := capsys.readouterr().err) and "not of <topk" in told
