@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_MATRICES = 2
 MOST_NAMES = 20
+MOST_SHARE = 0.6
 
 
 def picture(figures: Mapping[str, float], pairs: "Pairs", shares: Float[Tensor, "owners classes"]) -> Picture:
@@ -40,7 +41,7 @@ def picture(figures: Mapping[str, float], pairs: "Pairs", shares: Float[Tensor, 
     caption = (
         "Left: where the associate stands among its kin, classes of the same kind that never go with the owner (chance "
         "1/2; 95 % intervals over owners). Right: the answer of each owner's latent (rows) to pictures of each class "
-        "(columns), as a share of its answer to the owner; classes that never go with it average 0. Squares: planted pairs."
+        "(columns), as a share of its answer to the owner, above the mean of its row. Squares: planted pairs, dashed the rarer."
     )
     return Picture(lambda: _draw(rows, rates, matrices), rows, caption)
 
@@ -105,9 +106,11 @@ def _dots(axes: Any, rows: list[dict[str, Any]], rates: list[float]) -> None:
                 label=f"goes with it at {rate:.0%}" if row["units"] == names[0] else None,
             )  # fmt: skip
     axes.axvline(0.5, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    axes.set(xlim=(0.28, 1.0), ylim=(len(names) - 0.45, -0.55), xlabel="share of its kin that the unit answers less")
+    low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    axes.set(xlim=(min(low - 0.03, 0.4), max(high + 0.03, 0.6)), ylim=(len(names) - 0.45, -0.55), xlabel="share of its kin that the unit answers less")
     axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.label.set_size(9)
     axes.tick_params(labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.93", linewidth=0.8)
@@ -121,7 +124,8 @@ def _heat(axes: Any, matrix: dict[str, Any], rates: list[float]) -> Any:
 
     values, names = matrix["values"].copy(), matrix["names"]
     np.fill_diagonal(values, np.nan)
-    image = axes.imshow(values, cmap="RdBu_r", vmin=-0.4, vmax=0.4)
+    values -= np.nanmean(values, 1, keepdims=True)
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-MOST_SHARE, vmax=MOST_SHARE)
     axes.set_facecolor("0.88")
     for row, column in np.argwhere(matrix["rate"] > 0):
         strong = matrix["rate"][row, column] == rates[0]
