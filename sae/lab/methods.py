@@ -20,6 +20,7 @@ METHODS: dict[str, str] = {
     "steer": "sae.lab.steer",
     "associations": "sae.lab.associations",
     "tuning": "sae.lab.tuning",
+    "families": "sae.lab.families",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
