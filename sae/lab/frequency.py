@@ -23,18 +23,21 @@ class Owned:
         unit: the one that detects the class best on the half to match on.
         auc: of it on the other half.
         own: whether that is above 0.9, and the unit detects no other class better on the half to match on.
+        n_units: how many units detect each class best of all classes on the half to match on.
     """
 
     unit: Int[Tensor, " classes"]
     auc: Float[Tensor, " classes"]
     own: Bool[Tensor, " classes"]
+    n_units: Int[Tensor, " classes"]
 
     @classmethod
     def of(cls, match: Float[Tensor, "units classes"], score: Float[Tensor, "units classes"]) -> "Owned":
         """Choose units by their areas on one half, and score them by those on the other."""
         unit, here = match.argmax(0), torch.arange(match.shape[1])
-        auc = score[unit, here]
-        return cls(unit, auc, (auc > MONOSEMANTIC_AUC) & (match[unit].argmax(1) == here))
+        auc, varied = score[unit, here], (match != 0.5).any(1)
+        n_units = match[varied].argmax(1).bincount(minlength=len(here))
+        return cls(unit, auc, (auc > MONOSEMANTIC_AUC) & (match[unit].argmax(1) == here), n_units)
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class Related:
         intercept: of the same.
         ranks: Spearman's correlation of the area with the frequency.
         within: the same with ranks taken within each group of classes, some of which are harder than others.
+        number: Spearman's correlation of the number of units with the frequency.
     """
 
     slope: Spread
     intercept: float
     ranks: Spread
     within: Spread
+    number: Spread
 
     @classmethod
     def of(
@@ -67,6 +72,7 @@ class Related:
             float(point[0]),
             rank_correlation(owned.auc, x, seed),
             rank_correlation(within(owned.auc, group), within(x, group), seed),
+            rank_correlation(owned.n_units.double(), x, seed),
         )
 
     def figures(self, who: str) -> dict[str, float]:
@@ -74,6 +80,7 @@ class Related:
             self.slope.figures(f"{who}, log odds per decade")
             | self.ranks.figures(f"{who}, rank correlation")
             | self.within.figures(f"{who}, rank correlation within groups")
+            | self.number.figures(f"{who}, number per class, rank correlation")
         )
 
 
