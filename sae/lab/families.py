@@ -78,8 +78,6 @@ class Grouped:
     def agreement(self, seed: int) -> tuple[Spread, float]:
         """Return the share of units with both whose groups are the same, and what chance gives from the same counts."""
         label, text = self.by_label[self.both], self.by_text[self.both]
-        if not len(label):
-            return Spread.of(torch.zeros(0), seed), float("nan")
         n = int(torch.maximum(label.max(), text.max())) + 1
         shares = [one.bincount(minlength=n).double() / len(one) for one in (label, text)]
         return Spread.of((label == text).double(), seed), float((shares[0] * shares[1]).sum())
@@ -212,6 +210,8 @@ def _figures(who: str, grouped: Grouped, groups: Sequence[str], config: Config) 
     for group, *counts in zip(groups, labelled, texts, both, strict=True):
         for how, count in zip(("by label", "by text", "by both"), counts, strict=True):
             found[f"{who}, {group} {how}"] = count / n
+    if not grouped.both.any():
+        return found
     agreement, chance = grouped.agreement(config.seed)
     return found | agreement.figures(f"{who}, agreement") | {f"{who}, agreement by chance": chance}
 
@@ -251,9 +251,13 @@ def _verdict(figures: Mapping[str, float], related: Mapping[str, Related]) -> st
         for who in (LATENTS, *CONTROLS)
     )
     text = (
-        f"Units with a group by label, by text, and with the same one by both: {counted}. Where a latent has both they "
-        f"agree for {of(LATENTS, 'agreement'):.0%} (by chance {of(LATENTS, 'agreement by chance'):.0%})."
+        f"Units with a group by label, by text, and with the same one by both: {counted}."
     )
+    if f"{LATENTS}, agreement" in figures:
+        text += (
+            f" Where a latent has both they agree for {of(LATENTS, 'agreement'):.0%} "
+            f"(by chance {of(LATENTS, 'agreement by chance'):.0%})."
+        )
     if not related:
         return text
     slope, other = related[LATENTS].slope, related.get("latents, other seed's frequencies")

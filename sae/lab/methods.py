@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "associations": "sae.lab.associations",
     "tuning": "sae.lab.tuning",
     "families": "sae.lab.families",
+    "atlas": "sae.lab.atlas",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
