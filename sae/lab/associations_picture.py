@@ -1,7 +1,7 @@
 """The picture of association strengths: shares by planted rate with controls, and who answers to whom."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,16 +10,14 @@ from torch import Tensor
 
 from sae.evaluation.pictures import style
 from sae.lab.finding import Picture
-
-if TYPE_CHECKING:
-    from sae.lab.associations import Pairs
+from sae.lab.strengths import Pairs
 
 MOST_MATRICES = 2
 MOST_NAMES = 20
 MOST_SHARE = 0.6
 
 
-def picture(figures: Mapping[str, float], pairs: "Pairs", shares: Float[Tensor, "owners classes"]) -> Picture:
+def picture(figures: Mapping[str, float], pairs: Pairs, shares: Float[Tensor, "owners classes"]) -> Picture:
     """Draw every control's shares by rate, and the latents' answers within the groups that hold most pairs."""
     rates = sorted(set(pairs.rate[pairs.rate > 0].tolist()), reverse=True)
     names = [name.removesuffix(", correlation") for name in figures if name.endswith(", correlation")]
@@ -41,12 +39,13 @@ def picture(figures: Mapping[str, float], pairs: "Pairs", shares: Float[Tensor, 
     caption = (
         "Left: where the associate stands among its kin, classes of the same kind that never go with the owner (chance "
         "1/2; 95 % intervals over owners). Right: the answer of each owner's latent (rows) to pictures of each class "
-        "(columns), as a share of its answer to the owner, above the mean of its row. Squares: planted pairs, dashed the rarer."
+        "(columns), as a share of its answer to the owner, above the mean of its row. Squares: planted pairs, "
+        "dashed the rarer."
     )
     return Picture(lambda: _draw(rows, rates, matrices), rows, caption)
 
 
-def _groups(pairs: "Pairs") -> list[Tensor]:
+def _groups(pairs: Pairs) -> list[Tensor]:
     """Return owners with their associates in a common group of classes, the largest first."""
     kind = pairs.kind[pairs.owners]
     square = torch.zeros(len(pairs.names), len(pairs.names), dtype=torch.bool)
@@ -65,7 +64,7 @@ def _groups(pairs: "Pairs") -> list[Tensor]:
     return [torch.tensor(sorted(group)) for group in sorted(inner, key=len, reverse=True)]
 
 
-def _matrix(pairs: "Pairs", shares: Tensor, classes: Tensor) -> dict[str, Any]:
+def _matrix(pairs: Pairs, shares: Tensor, classes: Tensor) -> dict[str, Any]:
     """Return the answers of a group's latents to the group, and the planted pairs among them."""
     classes = classes[:MOST_NAMES]
     places = [(pairs.owners == one).nonzero()[0, 0].item() for one in classes.tolist()]
@@ -107,7 +106,11 @@ def _dots(axes: Any, rows: list[dict[str, Any]], rates: list[float]) -> None:
             )  # fmt: skip
     axes.axvline(0.5, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
-    axes.set(xlim=(min(low - 0.03, 0.4), max(high + 0.03, 0.6)), ylim=(len(names) - 0.45, -0.55), xlabel="share of its kin that the unit answers less")
+    axes.set(
+        xlim=(min(low - 0.03, 0.4), max(high + 0.03, 0.6)),
+        ylim=(len(names) - 0.45, -0.55),
+        xlabel="share of its kin that the unit answers less",
+    )
     axes.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.label.set_size(9)

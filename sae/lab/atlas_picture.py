@@ -1,16 +1,14 @@
 """The pictures of an atlas: its mosaic, where labels lie, and how far neighbours agree."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from sae.lab.cells import Atlas
 from sae.lab.finding import Picture
-
-if TYPE_CHECKING:
-    from sae.lab.atlas import Atlas
 
 PAPER = 255
 MOST_COLOURS, MOST_BARS = 12, 8
@@ -33,7 +31,7 @@ def mosaic(
 
 
 def atlas_picture(
-    atlas: "Atlas",
+    atlas: Atlas,
     frames: Sequence[UInt8[np.ndarray, "height width 3"]],
     colours: tuple[Tensor, tuple[str, ...]],
     figures: Mapping[str, float],
@@ -41,20 +39,22 @@ def atlas_picture(
 ) -> Picture:
     """Draw the mosaic, the items coloured by a family of labels, and agreement beside shuffled places."""
     caption = (
-        f"Left: one vector of each of {figures['items']:.0f} pictures, laid out by UMAP of the cosines; every cell shows "
-        f"the picture nearest to the mean of its vectors. Right: the same pictures by label; and how often items of "
-        "cells side by side have the same label (dots), where the same cells lie in shuffled places (bars: 95 %), and "
-        "within a cell (circles)."
+        f"Left: one vector of each of {figures['items']:.0f} pictures, laid out by UMAP of the cosines; every cell "
+        f"shows the picture nearest to the mean of its vectors. Right: the same pictures by label; and how often items "
+        "of cells side by side have the same label (dots), where the same cells lie in shuffled places (bars: 95 %), "
+        "and within a cell (circles)."
     )
     whole = mosaic(atlas.cells.numpy(), frames, atlas.n_cells)
     return Picture(lambda: _draw(atlas, whole, colours, figures), rows, caption)
 
 
-def _draw(atlas: "Atlas", whole: np.ndarray, colours: tuple[Tensor, tuple[str, ...]], figures: Mapping[str, float]) -> Any:
+def _draw(
+    atlas: Atlas, whole: np.ndarray, colours: tuple[Tensor, tuple[str, ...]], figures: Mapping[str, float]
+) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.2, 8.0), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.9, 1))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
     axes = left.subplots()
     axes.imshow(whole, interpolation="antialiased", extent=(0, atlas.n_cells, 0, atlas.n_cells))
     axes.set_xticks([])
@@ -66,8 +66,8 @@ def _draw(atlas: "Atlas", whole: np.ndarray, colours: tuple[Tensor, tuple[str, .
     return figure
 
 
-def _items(axes: Any, atlas: "Atlas", values: Tensor, names: tuple[str, ...]) -> None:
-    order = [one for one in values[values >= 0].bincount().argsort(descending=True).tolist()][:MOST_COLOURS]
+def _items(axes: Any, atlas: Atlas, values: Tensor, names: tuple[str, ...]) -> None:
+    order = values[values >= 0].bincount().argsort(descending=True)[:MOST_COLOURS].tolist()
     for number, one in enumerate(order):
         chosen = (values == one).numpy()
         axes.scatter(*atlas.place[chosen].T, s=3, linewidths=0, alpha=0.7, color=COLOURS[number], label=names[one])
@@ -84,7 +84,9 @@ def _items(axes: Any, atlas: "Atlas", values: Tensor, names: tuple[str, ...]) ->
 
 def _agreement(axes: Any, figures: Mapping[str, float]) -> None:
     names = [name.removesuffix(", neighbours agree") for name in figures if name.endswith(", neighbours agree")]
-    names = sorted(names, key=lambda name: figures[f"{name}, shuffled"] - figures[f"{name}, neighbours agree"])[:MOST_BARS]
+    names = sorted(names, key=lambda name: figures[f"{name}, shuffled"] - figures[f"{name}, neighbours agree"])[
+        :MOST_BARS
+    ]
     for place, name in enumerate(names):
         low, high = figures[f"{name}, shuffled, low"], figures[f"{name}, shuffled, high"]
         axes.plot([low, high], [place, place], color="0.6", linewidth=5, solid_capstyle="butt")

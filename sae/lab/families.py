@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.errors import ConfigError, EvaluationError, nearest
-from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
 from sae.inputs.base import Frequent
@@ -25,9 +24,9 @@ from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.concepts import Concepts
 from sae.lab.families_picture import families_picture
 from sae.lab.finding import Finding
-from sae.lab.frequency import MIN_CLASSES, Owned, Related
+from sae.lab.frequency import MIN_CLASSES, OTHER_SEED, Owned, Related
+from sae.lab.grouping import Grouped, by_label, by_text
 from sae.lab.joint import JointSpace, Way, before_selection
-from sae.lab.search import search
 from sae.lab.spread import Spread
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -57,54 +56,6 @@ class Config(WorkbenchConfig):
             raise ConfigError("n_words and n_images must be at least 1.")
 
 
-@dataclass(frozen=True)
-class Grouped:
-    """The group of every unit, by label and by text; -1 where it has none."""
-
-    by_label: Int[Tensor, " units"]
-    by_text: Int[Tensor, " units"]
-
-    @property
-    def both(self) -> Bool[Tensor, " units"]:
-        return (self.by_label >= 0) & (self.by_text >= 0)
-
-    def counts(self, n_groups: int) -> tuple[list[int], list[int], list[int]]:
-        """Return how many units have each group by label, by text, and by both."""
-        agreed = torch.where(self.by_label == self.by_text, self.by_label, -1)
-        return tuple(  # type: ignore[return-value]
-            (one[one >= 0]).bincount(minlength=n_groups).tolist() for one in (self.by_label, self.by_text, agreed)
-        )
-
-    def agreement(self, seed: int) -> tuple[Spread, float]:
-        """Return the share of units with both whose groups are the same, and what chance gives from the same counts."""
-        label, text = self.by_label[self.both], self.by_text[self.both]
-        n = int(torch.maximum(label.max(), text.max())) + 1
-        shares = [one.bincount(minlength=n).double() / len(one) for one in (label, text)]
-        return Spread.of((label == text).double(), seed), float((shares[0] * shares[1]).sum())
-
-
-def by_label(
-    match: Float[Tensor, "units classes"], score: Float[Tensor, "units classes"], group: Int[Tensor, " classes"]
-) -> Int[Tensor, " units"]:
-    """Return the group of the class that each unit separates best on one half, if it does on the other, else -1."""
-    best = match.argmax(1)
-    held = score.gather(1, best[:, None])[:, 0]
-    return torch.where(held > MONOSEMANTIC_AUC, group[best], -1)
-
-
-def by_text(
-    places: Float[Tensor, "units d_joint"],
-    words: Float[Tensor, "words d_joint"],
-    group: Int[Tensor, " words"],
-    n: int,
-) -> Int[Tensor, " units"]:
-    """Return the group that the n words nearest to each unit have in common, -1 if they have none or it no place."""
-    nearest_words = search(words, places, n)[0]
-    groups = group[nearest_words]
-    together = (groups == groups[0]).all(0) & places.any(1)
-    return torch.where(together, groups[0], -1)
-
-
 def run(config: Config) -> Finding:
     """Count the families of latents, and relate frequency with having a latent of one's own."""
     space = JointSpace.of(Workbench.open(config), config.n_images)
@@ -115,15 +66,19 @@ def run(config: Config) -> Finding:
     areas = {name: _areas(concepts, before_selection(units)) for name, units in sets.items()}
     grouped = {
         name: Grouped(
-            by_label(*areas[name], group[concepts.numbers]),
+            by_label(areas[name][0], areas[name][1], group[concepts.numbers]),
             by_text(place, space.words.directions, group, config.n_words),
         )
         for name, place in zip(sets, places, strict=True)
     }
-    figures = {name: value for who, one in grouped.items() for name, value in _figures(who, one, groups, config).items()}
+    figures = {
+        name: value for who, one in grouped.items() for name, value in _figures(who, one, groups, config).items()
+    }
     owned = {name: Owned.of(*_areas(concepts, units.responses)) for name, units in sets.items()}
     related = _related(bench, concepts, owned, group, config)
-    figures |= {f"{who}, classes with a unit of their own": float(one.own.double().mean()) for who, one in owned.items()}
+    figures |= {
+        f"{who}, classes with a unit of their own": float(one.own.double().mean()) for who, one in owned.items()
+    }
     for who, one in related.items():
         figures |= one.figures(who)
     frequency = known_frequencies(bench, config.frequencies) if related else None
@@ -133,7 +88,9 @@ def run(config: Config) -> Finding:
     return Finding("families", bench.about, figures, rows, _verdict(figures, related), {"lab-families": picture})
 
 
-def _areas(concepts: Concepts, responses: Responses) -> tuple[Float[Tensor, "units classes"], ...]:
+def _areas(
+    concepts: Concepts, responses: Responses
+) -> tuple[Float[Tensor, "units classes"], Float[Tensor, "units classes"]]:
     return concepts.auc(responses, on_match=True), concepts.auc(responses)
 
 
@@ -155,7 +112,9 @@ def known_groups(bench: Workbench, names: Sequence[str], path: Path | None) -> t
         return list(given), group
     sample, family = bench.sample, bench.inputs.classes.family  # type: ignore[attr-defined]
     if GROUPS not in sample.labels:
-        raise EvaluationError(f"{bench.inputs.describe()}: no labels {GROUPS!r} to group classes by; give --groups FILE.")
+        raise EvaluationError(
+            f"{bench.inputs.describe()}: no labels {GROUPS!r} to group classes by; give --groups FILE."
+        )
     number, of = (torch.from_numpy(sample.labels[one]).long() for one in (family, GROUPS))
     found = torch.full((len(names),), -1)
     found[number[number >= 0]] = of[number >= 0]
@@ -196,7 +155,7 @@ def _related(
     found = {who: Related.of(one, frequency[here], kind, config.seed) for who, one in owned.items()}
     if config.frequencies is None and isinstance(bench.inputs, ConceptInputs):
         other = torch.from_numpy(World(1 - bench.inputs.world.seed % 2).frequencies)
-        found["latents, other seed's frequencies"] = Related.of(owned[LATENTS], other[here], kind, config.seed)
+        found[OTHER_SEED] = Related.of(owned[LATENTS], other[here], kind, config.seed)
     return found
 
 
@@ -250,9 +209,7 @@ def _verdict(figures: Mapping[str, float], related: Mapping[str, Related]) -> st
         f"{of(who, 'with one by both'):.0%}"
         for who in (LATENTS, *CONTROLS)
     )
-    text = (
-        f"Units with a group by label, by text, and with the same one by both: {counted}."
-    )
+    text = f"Units with a group by label, by text, and with the same one by both: {counted}."
     if f"{LATENTS}, agreement" in figures:
         text += (
             f" Where a latent has both they agree for {of(LATENTS, 'agreement'):.0%} "
@@ -260,9 +217,13 @@ def _verdict(figures: Mapping[str, float], related: Mapping[str, Related]) -> st
         )
     if not related:
         return text
-    slope, other = related[LATENTS].slope, related.get("latents, other seed's frequencies")
-    told = "more often have" if slope.low > 0 else "less often have" if slope.high < 0 else "are not more likely to have"
-    text += f" Frequent classes {told} a latent of their own: log odds {slope.mean:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}] per decade"
-    if other is not None:
-        text += f", by the other seed's frequencies {other.slope.mean:+.2f} [{other.slope.low:+.2f}, {other.slope.high:+.2f}]"
-    return text + "."
+    slope, other = related[LATENTS].slope, related.get(OTHER_SEED)
+    told = (
+        "more often have" if slope.low > 0 else "less often have" if slope.high < 0 else "are not more likely to have"
+    )
+    text += f" Frequent classes {told} a latent of their own: log odds {_signed(slope)} per decade"
+    return text + (f", by the other seed's frequencies {_signed(other.slope)}." if other is not None else ".")
+
+
+def _signed(spread: Spread) -> str:
+    return f"{spread.mean:+.2f} [{spread.low:+.2f}, {spread.high:+.2f}]"

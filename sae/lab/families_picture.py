@@ -1,7 +1,7 @@
 """The picture of families: units per group by label and by text, and frequency against having a latent of one's own."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,17 +10,15 @@ from torch import Tensor
 from sae.evaluation.pictures import style
 from sae.features.judging.agreement import wilson
 from sae.lab.finding import Picture
-from sae.lab.frequency import Owned, Related
-
-if TYPE_CHECKING:
-    from sae.lab.families import Grouped
+from sae.lab.frequency import OTHER_SEED, Owned, Related
+from sae.lab.grouping import Grouped
 
 N_BINS = 8
 HOW = ("by label", "by text", "by both")
 Drawn = tuple[Float[Tensor, " classes"], Owned, Mapping[str, Related]]
 
 
-def families_picture(groups: Sequence[str], grouped: Mapping[str, "Grouped"], drawn: Drawn | None) -> Picture:
+def families_picture(groups: Sequence[str], grouped: Mapping[str, Grouped], drawn: Drawn | None) -> Picture:
     """Draw the shares of units per group, and the relation with frequency where it is known."""
     rows = [
         {"group": group, "units": who, "how": how, "share": count / len(one.by_label)}
@@ -28,11 +26,13 @@ def families_picture(groups: Sequence[str], grouped: Mapping[str, "Grouped"], dr
         for how, counts in zip(HOW, one.counts(len(groups)), strict=True)
         for group, count in zip(groups, counts, strict=True)
     ]
-    caption = "Share of all units that have each group by the label they separate best, by their nearest words, by both. "
+    caption = (
+        "Share of all units that have each group by the label they separate best, by their nearest words, by both. "
+    )
     if drawn is not None:
         caption += (
-            "Right: every class by how often it occurs in training; above, those with a latent of their own; dots: shares "
-            "with 95 % intervals, line: logistic regression, dashed: the same on the other seed's frequencies."
+            "Right: every class by how often it occurs in training; above, those with a latent of their own; dots: "
+            "shares with 95 % intervals, line: logistic regression, dashed: the same on the other seed's frequencies."
         )
     return Picture(lambda: _draw(groups, rows, list(grouped), drawn), rows, caption)
 
@@ -41,7 +41,7 @@ def _draw(groups: Sequence[str], rows: list[dict[str, Any]], who: list[str], dra
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.6 if drawn else 7.4, 0.6 + 0.32 * max(len(groups), 10)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1)) if drawn else (figure, None)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.75, 1))[0] if drawn else (figure, None)
     panels = left.subplots(1, len(HOW), sharey=True)
     for axes, how in zip(panels, HOW, strict=True):
         for number, name in enumerate(who):
@@ -81,12 +81,14 @@ def _frequency(part: Any, frequency: Tensor, owned: Owned, related: Mapping[str,
         axes.plot([middle, middle], [low, high], color="0.15", linewidth=1.3)
         axes.plot(middle, own[place].mean(), "o", color="0.15", markersize=4.5)
     span = np.linspace(x.min(), x.max(), 100)
-    looks = {"latents": ("-", style(0)["color"]), "latents, other seed's frequencies": ((0, (4, 2)), "0.5")}
+    looks = {"latents": ("-", style(0)["color"]), OTHER_SEED: ((0, (4, 2)), "0.5")}
     for name, (line, colour) in looks.items():
         if name in related:
             one = related[name]
             chance = 1 / (1 + np.exp(-(one.intercept + one.slope.mean * span)))
-            label = f"{name.removeprefix('latents, ')}: {one.slope.mean:+.2f} [{one.slope.low:+.2f}, {one.slope.high:+.2f}]"
+            label = (
+                f"{name.removeprefix('latents, ')}: {one.slope.mean:+.2f} [{one.slope.low:+.2f}, {one.slope.high:+.2f}]"
+            )
             axes.plot(10**span, chance, linestyle=line, color=colour, linewidth=1.4, label=label)
     axes.set_xscale("log")
     axes.set_ylim(-0.06, 1.06)

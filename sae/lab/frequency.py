@@ -11,6 +11,7 @@ from sae.evaluation.metric import resampled
 from sae.lab.spread import LEVELS, Spread, rank_correlation
 
 STEPS, RIDGE = 30, 1e-4
+OTHER_SEED = "latents, other seed's frequencies"
 MIN_CLASSES = 20
 """Classes below which a relation with their frequency says nothing."""
 

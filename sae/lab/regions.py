@@ -1,4 +1,4 @@
-"""A map of places, coloured by how strongly a unit answers to each: is a unit about one place, or about a part of it?"""
+"""A map of places, coloured by how strongly a unit answers to each: is it about one place, or about a part of it?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sae.errors import EvaluationError
 from sae.inputs.concepts import ConceptInputs
-from sae.lab.associations import class_means
 from sae.lab.finding import Picture
 from sae.lab.readings import Readings
 from sae.lab.spread import Spread
+from sae.lab.strengths import class_means
 from sae.lab.workbench import Workbench
 
 N_DEALS = 999
@@ -56,7 +56,7 @@ class Regions:
         match, score = (class_means(values[half], group[half], len(classes)) for half in (halves, ~halves))
         place = class_means(where[there], group, len(classes)).T
         called = sample.label_names[family]
-        return cls(readings.name, tuple(called[one] for one in classes.tolist()), place, match, score)
+        return cls(readings.name, tuple(str(called[one]) for one in classes.tolist()), place, match, score)
 
     def clustering(self, n_deals: int, seed: int) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
         """Return Moran's I of every unit over held-out answers, and the chance of as much with places dealt out.
@@ -86,7 +86,7 @@ def _standard(values: Float[Tensor, "units regions"]) -> Float[Tensor, "units re
 
 
 def neighbours(place: Float[Tensor, "regions 2"]) -> Float[Tensor, "regions regions"]:
-    """Return weights that fall off with the squared distance over that to the nearest place; none for a place itself."""
+    """Return weights that fall off with the squared distance over that to the nearest place; none for the place."""
     apart = torch.cdist(place, place)
     apart.fill_diagonal_(torch.inf)
     return torch.exp(-(apart / apart.amin(1).median()).square() / 2)
@@ -152,9 +152,9 @@ def region_picture(found: Mapping[str, Regions], inputs: Any, seed: int) -> Pict
                 for name, (x, y), value in zip(regions.names, regions.place.tolist(), values.tolist(), strict=True)
             ]
     caption = (
-        "Every region where it lies on the map, in its own outline, coloured by a unit's mean pre-activation on held-out "
-        "pictures of it, in standard deviations over the regions. Units were chosen on the other half. Moran's I: how "
-        "alike neighbours are answered; p: chance of as much with places dealt out."
+        "Every region where it lies on the map, in its own outline, coloured by a unit's mean pre-activation on "
+        "held-out pictures of it, in standard deviations over the regions. Units were chosen on the other half. "
+        "Moran's I: how alike neighbours are answered; p: chance of as much with places dealt out."
     )
     return Picture(lambda: _draw(panels, inputs), rows, caption)
 
@@ -162,13 +162,13 @@ def region_picture(found: Mapping[str, Regions], inputs: Any, seed: int) -> Pict
 def _draw(panels: list[tuple[str, str, Regions, np.ndarray]], inputs: Any) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.4, 5.6), layout="constrained")
+    figure = Figure(figsize=(11.4, 5.9), layout="constrained")
     cells = figure.subplots(2, (len(panels) + 1) // 2, squeeze=False).ravel()
     mapped = None
     for axes, (title, note, regions, values) in zip(cells, panels, strict=False):
         mapped = _map(axes, regions, values, inputs)
         axes.set_title(title, fontsize=8.5, loc="left")
-        axes.set_xlabel(note, fontsize=7.5, loc="left", color="0.35")
+        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=7, color="0.35")
     for axes in cells[len(panels) :]:
         axes.set_visible(False)
     if mapped is not None:
@@ -189,15 +189,17 @@ def _map(axes: Any, regions: Regions, values: np.ndarray, inputs: Any) -> Any:
     most = 2.5
     drawn = PolyCollection(polygons, array=values, cmap="RdBu_r", clim=(-most, most), edgecolors="0.25", linewidths=0.6)
     axes.add_collection(drawn)
-    for (x, y), name, points, value in zip(place, regions.names, polygons, values, strict=True):
+    for (x, _), name, points, value in zip(place, regions.names, polygons, values, strict=True):
         axes.text(
             x, points[:, 1].max() + 0.02, name, ha="center", va="top", fontsize=6,
             color="0.1" if value > 1 else "0.4", weight="bold" if value > 1 else "normal",
         )  # fmt: skip
     spread = np.ptp(np.concatenate(polygons), axis=0).max()
     low, high = np.concatenate(polygons).min(0), np.concatenate(polygons).max(0)
-    axes.set(xlim=(low[0] - 0.04 * spread, high[0] + 0.04 * spread), ylim=(high[1] + 0.1 * spread, low[1] - 0.05 * spread))
-    axes.set_aspect("equal")
+    axes.set(
+        xlim=(low[0] - 0.04 * spread, high[0] + 0.04 * spread), ylim=(high[1] + 0.2 * spread, low[1] - 0.05 * spread)
+    )
+    axes.set_box_aspect(0.9)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_facecolor("#eef3f6")

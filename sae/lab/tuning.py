@@ -15,12 +15,11 @@ from torch import Tensor
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs
-from sae.lab.curves import Curves, scrambled
 from sae.lab.finding import Finding, Picture
 from sae.lab.readings import Readings, latents, neurons, random
 from sae.lab.regions import Regions, region_figures, region_picture
-from sae.lab.spread import Spread
 from sae.lab.sweeps import SWEPT, Sweep, labelled, numeric, rendered
+from sae.lab.tuned import Tuned
 from sae.lab.tuning_picture import tuning_picture
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -48,57 +47,6 @@ class Config(WorkbenchConfig):
         super().__post_init__()
         if min(self.n_things // 4, self.n_levels // 4, self.n_scrambled, self.n_listed) < 1:
             raise ConfigError("n_things and n_levels must be at least 4; n_scrambled and n_listed at least 1.")
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The curves of one kind of units over one factor.
-
-    Attributes:
-        curves: of all units.
-        chance: what is explained with dealt levels, by unit, for every deal.
-        step: step-likeness of every unit.
-    """
-
-    curves: Curves
-    chance: Float[Tensor, "deals units"]
-    step: Float[Tensor, " units"]
-
-    @classmethod
-    def of(cls, values: Float[Tensor, "items units"], sweep: Sweep, n_scrambled: int, seed: int) -> "Tuned":
-        """Average the answers of units to the items of a sweep."""
-        there = sweep.level >= 0
-        values, match = values[there], sweep.sample.match[there]
-        level, thing = sweep.level[there], sweep.thing[there]
-        curves = Curves.of(values, level, thing, match)
-        # With one thing in both halves levels are dealt within each half by what they are; the order is as good.
-        deals = [scrambled(level, thing, seed + number) for number in range(n_scrambled)]
-        chance = torch.stack([Curves.of(values, dealt, thing, match).explained for dealt in deals])
-        return cls(curves, chance, curves.step_likeness(sweep.circular))
-
-    @property
-    def bar(self) -> float:
-        """What one unit in a thousand reaches by chance."""
-        return max(float(self.chance.flatten().quantile(0.999)), 0.0)
-
-    @property
-    def tuned(self) -> Tensor:
-        """Units of which the factor explains more than that."""
-        return self.curves.explained > self.bar
-
-    def figures(self, who: str, seed: int) -> dict[str, float]:
-        tuned = self.tuned
-        found = {
-            f"{who}, tuned": float(tuned.double().mean()),
-            f"{who}, tuned by chance": float((self.chance > self.bar).double().mean()),
-            **Spread.of(self.curves.explained.clamp(min=0), seed).figures(f"{who}, explained"),
-            f"{who}, explained of all variance": float(self.curves.of_all.clamp(min=0).mean()),
-            f"{who}, most explained": float(self.curves.explained.max()),
-        }
-        if tuned.any():
-            found |= Spread.of((self.step[tuned] > 0).double(), seed).figures(f"{who}, step-like")
-            found[f"{who}, width"] = float(self.curves.width[tuned].median())
-        return found
 
 
 def run(config: Config) -> Finding:
@@ -185,7 +133,7 @@ def _verdict(figures: Mapping[str, float], factors: list[str]) -> str:
             kinds.append(f"{factor} {'a step' if low > 0.5 else 'smooth'}")
     apart = f"for {', '.join(set_apart)} more than" if set_apart else "for no factor more than"
     return (
-        f"Latents whose answer a factor explains beyond chance (with dealt levels): {'; '.join(told)}; it explains {apart} "
-        f"of neurons and random directions. Most tuned latents' mean curves are "
+        f"Latents whose answer a factor explains beyond chance (with dealt levels): {'; '.join(told)}; it explains "
+        f"{apart} of neurons and random directions. Most tuned latents' mean curves are "
         f"{', '.join(kinds) or 'neither a step nor smooth for any factor'}."
     )

@@ -1,7 +1,7 @@
-"""The picture of tuning curves: units in the order of what they prefer, single curves, and all factors with controls."""
+"""The picture of tuning curves: units in the order of what they prefer, single curves, all factors with controls."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,9 +9,7 @@ import torch
 from sae.evaluation.pictures import style
 from sae.lab.finding import Picture
 from sae.lab.sweeps import Sweep
-
-if TYPE_CHECKING:
-    from sae.lab.tuning import Tuned
+from sae.lab.tuned import Tuned
 
 WORDS = (
     (0.0, "red"), (0.075, "orange"), (0.155, "yellow"), (0.35, "green"), (0.49, "cyan"), (0.62, "blue"),
@@ -22,7 +20,7 @@ UNITS = ("latents", "neurons", "random directions")
 
 
 def tuning_picture(
-    sweeps: Mapping[str, Sweep], found: Mapping[str, Mapping[str, "Tuned"]], figures: Mapping[str, float]
+    sweeps: Mapping[str, Sweep], found: Mapping[str, Mapping[str, Tuned]], figures: Mapping[str, float]
 ) -> Picture:
     """Draw the first factor's latents by what they prefer, some of their curves, and every factor beside controls."""
     first = next(iter(sweeps))
@@ -40,19 +38,19 @@ def tuning_picture(
         for who in UNITS
     ]
     caption = (
-        f"Left: latents of which {first} explains at least {CLEAR:.0%}, each a row, in the order of what they prefer on half "
-        "of the pictures, shown on the other. Middle: the latents that it explains best; ticks: levels. Right: the share of variance within "
-        "pictures that a factor explains, mean over all units, and how many tuned units a step fits better than a smooth "
-        "bump (95 % intervals over units)."
+        f"Left: latents of which {first} explains at least {CLEAR:.0%}, each a row, in the order of what they prefer "
+        "on half of the pictures, shown on the other. Middle: the latents that it explains best. Right: the share of "
+        "variance within pictures that a factor explains, mean over all units, and how many tuned units a step fits "
+        "better than a smooth bump (95 % intervals over units)."
     )
     return Picture(lambda: _draw(sweeps[first], found[first]["latents"], rows, figures), rows, caption)
 
 
-def _draw(sweep: Sweep, tuned: "Tuned", rows: list[dict[str, Any]], figures: Mapping[str, float]) -> Any:
+def _draw(sweep: Sweep, tuned: Tuned, rows: list[dict[str, Any]], figures: Mapping[str, float]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.4, 4.4), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.0, 1.1, 1.55))
+    left, middle, right = figure.subfigures(1, 3, squeeze=False, width_ratios=(1.0, 1.1, 1.55))[0]
     _heat(left, sweep, tuned)
     _lines(middle, sweep, tuned)
     explained, steps = right.subplots(1, 2, sharey=True)
@@ -85,7 +83,7 @@ def _strip(axes: Any, sweep: Sweep) -> None:
     axes.set_xticks([])
 
 
-def _heat(part: Any, sweep: Sweep, tuned: "Tuned") -> None:
+def _heat(part: Any, sweep: Sweep, tuned: Tuned) -> None:
     axes, curves = part.subplots(), tuned.curves
     units = (curves.explained > max(CLEAR, tuned.bar)).nonzero()[:, 0]
     if len(units):
@@ -107,7 +105,7 @@ def _end(sweep: Sweep) -> float:
     return 2 * sweep.values[-1] - sweep.values[-2] if sweep.circular else sweep.values[-1]
 
 
-def _lines(part: Any, sweep: Sweep, tuned: "Tuned") -> None:
+def _lines(part: Any, sweep: Sweep, tuned: Tuned) -> None:
     """Draw the held-out curves of the latents that are explained best, no two of which prefer the same level."""
     axes = part.subplots()
     preferred, picked = tuned.curves.preferred, []
@@ -150,7 +148,9 @@ def _dots(axes: Any, rows: list[dict[str, Any]], key: str, figures: Mapping[str,
         for row in (row for row in rows if row["units"] == who and row[key] != ""):
             height = factors.index(row["factor"]) + 0.2 * (number - 1)
             name = f"{row['factor']}, {who}, {key.replace('_', '-')}"
-            axes.plot([figures[f"{name}, low"], figures[f"{name}, high"]], [height] * 2, color=look["color"], linewidth=1.4)
+            axes.plot(
+                [figures[f"{name}, low"], figures[f"{name}, high"]], [height] * 2, color=look["color"], linewidth=1.4
+            )
             axes.plot(
                 row[key], height, linestyle="", markersize=5.5, **look,
                 label=who if row["factor"] == factors[0] else None,

@@ -11,8 +11,9 @@ from toy_joint import NAMES, bench
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab import associations as method
-from sae.lab.associations import Config, Pairs, Shown, Strengths, alone, correlation, known_pairs, shares
+from sae.lab.associations import Config, Shown, known_pairs
 from sae.lab.spread import Spread, rank_correlation
+from sae.lab.strengths import Pairs, Strengths, alone, correlation, shares
 from sae.lab.workbench import Workbench
 
 KIN = dict.fromkeys(("cat", "dog", "owl", "cog"), "animal")
@@ -96,7 +97,9 @@ def test_a_planted_association_is_found_and_its_controls_are_there(
     assert found.figures["latents, 30%, share"] > 0.9
     assert found.figures["latents, correlation"] > found.figures["latents, correlation, dealt"]
     assert "not distinguishable from none" not in found.verdict
-    assert {"neurons", "random directions", "difference of means", "latents, by text"} <= {r["units"] for r in found.rows}
+    assert {"neurons", "random directions", "difference of means", "latents, by text"} <= {
+        r["units"] for r in found.rows
+    }
     found.save(tmp_path / "out")
     assert (tmp_path / "out" / "lab-associations.png").stat().st_size > 5000
 

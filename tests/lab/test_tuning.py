@@ -30,7 +30,12 @@ def planted() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     bump = torch.exp((torch.cos(2 * torch.pi * (level - 5).double() / LEVELS) - 1) / 0.8)
     values = torch.stack([inside, bump, torch.zeros_like(bump)], 1)
     values = values + 0.3 * torch.randn(values.shape, generator=generator, dtype=torch.float64)
-    return values + 10 * torch.randn(THINGS, 3, generator=generator, dtype=torch.float64)[thing], level, thing, thing < 20
+    return (
+        values + 10 * torch.randn(THINGS, 3, generator=generator, dtype=torch.float64)[thing],
+        level,
+        thing,
+        thing < 20,
+    )
 
 
 def test_the_variance_explained_is_that_of_the_planted_curves() -> None:
@@ -52,7 +57,7 @@ def test_a_step_is_told_from_a_bump() -> None:
 
 
 def test_a_slope_is_no_step_on_a_line() -> None:
-    values, level, thing, match = planted()
+    _, level, thing, match = planted()
     line = torch.stack([level.double() / LEVELS, (level > 10).double()], 1)
     noise = torch.randn(line.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     step = Curves.of(line + 0.2 * noise, level, thing, match).step_likeness(circular=False)
@@ -113,7 +118,7 @@ def test_morans_index_is_high_where_neighbours_answer_alike() -> None:
 
 
 def with_numbers(map_of_classes: bool) -> Workbench:
-    """Return the toy's workbench with a number that is 1 where a cat is seen and 2 elsewhere, and places for its classes."""
+    """Return the toy's workbench with a number that is 1 where a cat is seen, else 2, and places for its classes."""
     made = bench()
     sample = made.sample
     number = sample.labels["concept"]
