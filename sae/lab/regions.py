@@ -1,7 +1,9 @@
 """A map of places, coloured by how strongly a unit answers to each: is it about one place, or about a part of it?"""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae.errors import EvaluationError
+from sae.errors import EvaluationError, nearest
 from sae.inputs.concepts import ConceptInputs
 from sae.lab.finding import Picture
 from sae.lab.readings import Readings
 from sae.lab.spread import Spread
 from sae.lab.strengths import class_means
+from sae.lab.sweeps import numeric
 from sae.lab.workbench import Workbench
 
 N_DEALS = 999
@@ -38,20 +41,24 @@ class Regions:
     score: Float[Tensor, "units regions"]
 
     @classmethod
-    def of(cls, readings: Readings, bench: Workbench, axes: tuple[str, str]) -> "Regions":
+    def of(cls, readings: Readings, bench: Workbench, places: Mapping[str, Sequence[float]]) -> "Regions":
         """Average the answers to all pictures of each class that has a place.
 
         Raises:
-            EvaluationError: fewer than four classes have a place.
+            EvaluationError: fewer than four classes have a place, or one of them too few pictures.
         """
         sample, family = bench.sample, bench.inputs.classes.family  # type: ignore[attr-defined]
-        where = torch.from_numpy(np.stack([sample.factors[axis] for axis in axes], 1)).double()
         number = torch.from_numpy(sample.labels[family]).long()
-        there = where.isfinite().all(1) & (number >= 0)
+        nowhere = (float("nan"),) * 2
+        known = torch.tensor([*(places.get(name, nowhere) for name in sample.label_names[family]), nowhere])
+        where = known.double()[number]
+        there = where.isfinite().all(1)
         classes, group = number[there].unique(return_inverse=True)
         halves = sample.match[there]
         if min(len(group[half].unique()) for half in (halves, ~halves)) < max(len(classes), 4):
-            raise EvaluationError(f"{', '.join(axes)}: {len(classes)} classes with a place; 4 are needed in each half.")
+            raise EvaluationError(
+                f"map: {len(classes)} classes of the sample have a place; 4 are needed, all in each half."
+            )
         values = torch.cat([block[there] for _, block in readings.blocks()], 1)
         match, score = (class_means(values[half], group[half], len(classes)) for half in (halves, ~halves))
         place = class_means(where[there], group, len(classes)).T
@@ -78,6 +85,33 @@ class Regions:
     def reliability(self) -> Float[Tensor, " units"]:
         """Correlation of the answers of the two halves over places."""
         return torch.stack([_standard(self.match), _standard(self.score)]).prod(0).mean(1)
+
+
+def known_places(bench: Workbench, axes: tuple[str, str], path: Path | None) -> dict[str, tuple[float, float]]:
+    """Return where classes lie, y downwards, from a file or by what the labels say; none where nobody knows.
+
+    Raises:
+        EvaluationError: the file is no such mapping, or names a class that does not exist.
+    """
+    sample, classes = bench.sample, getattr(bench.inputs, "classes", None)
+    if classes is None:
+        return {}
+    names, numbers = sample.label_names[classes.family], numeric(sample)
+    if path is not None:
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+            places = {name: (float(x), float(y)) for name, (x, y) in given.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as cause:
+            raise EvaluationError(f'{path}: not a JSON such as {{"france": [2.2, -46.2]}}: {cause}') from cause
+        for name in places:
+            if name not in names:
+                raise EvaluationError(f"places: no class {name!r}.{nearest(name, names)}")
+        return places
+    if not set(axes) <= set(numbers):
+        return {}
+    x, y, number = *(numbers[axis] for axis in axes), sample.labels[classes.family]
+    there = np.isfinite(x) & np.isfinite(y) & (number >= 0)
+    return {str(names[one]): (float(a), float(b)) for one, a, b in zip(number[there], x[there], y[there], strict=True)}
 
 
 def _standard(values: Float[Tensor, "units regions"]) -> Float[Tensor, "units regions"]:

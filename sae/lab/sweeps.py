@@ -1,13 +1,12 @@
 """Pictures that differ in one continuous factor alone, and a subject's vectors on them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae.activations.store import TRAINING_KINDS, Provenance
@@ -130,7 +129,7 @@ def labelled(sample: Sample, factor: str, n_levels: int) -> Sweep:
     known = numeric(sample)
     if factor not in known:
         raise ConfigError(f"factors: no numbers {factor!r} among the labels.{nearest(factor, known)}")
-    values = torch.from_numpy(np.asarray(sample.factors[factor], dtype=np.float64))
+    values = torch.from_numpy(known[factor])
     there = values.isfinite()
     edges = values[there].quantile(torch.linspace(0, 1, n_levels + 1, dtype=torch.float64)[1:-1]).unique()
     cut = torch.bucketize(values, edges, right=True)
@@ -142,6 +141,19 @@ def labelled(sample: Sample, factor: str, n_levels: int) -> Sweep:
     return Sweep(factor, middles, False, sample, level, torch.zeros(sample.n_items, dtype=torch.int64))
 
 
-def numeric(sample: Sample) -> Sequence[str]:
-    """Return the families of labels that are numbers."""
-    return [name for name, values in sample.factors.items() if np.asarray(values).dtype.kind == "f"]
+def numeric(sample: Sample) -> dict[str, Float[np.ndarray, " items"]]:
+    """Return the labels that are numbers, nan where they say nothing; classes whose names are numbers, too."""
+    found = {}
+    for family, values in sample.factors.items():
+        if values.dtype.kind == "f":
+            found[family] = values.astype(np.float64)
+        elif values.dtype.kind in "iu" and all(map(_is_number, names := sample.label_names.get(family, ("",)))):
+            found[family] = np.array([*map(float, names), np.nan])[values]
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ flanks of every curve off. Curves are fitted on half of the pictures and scored 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs
 from sae.lab.finding import Finding, Picture
 from sae.lab.readings import Readings, latents, neurons, random
-from sae.lab.regions import Regions, region_figures, region_picture
+from sae.lab.regions import Regions, known_places, region_figures, region_picture
 from sae.lab.sweeps import SWEPT, Sweep, labelled, numeric, rendered
 from sae.lab.tuned import Tuned
 from sae.lab.tuning_picture import tuning_picture
@@ -40,6 +41,8 @@ class Config(WorkbenchConfig):
     """Repeat with levels dealt out at random so often."""
     map: tuple[str, str] = ("map_x", "map_y")
     """Labels that say where a class lies on a map; no map is drawn where the inputs have none."""
+    places: Path | None = None
+    """JSON of where classes lie instead, y downwards, {"france": [2.2, -46.2]}."""
     n_listed: int = 10
     """List so many latents for each factor."""
 
@@ -72,8 +75,8 @@ def run(config: Config) -> Finding:
     }
     rows = [row for factor, of_factor in found.items() for row in _rows(sweeps[factor], of_factor[LATENTS], config)]
     pictures: dict[str, Picture] = {"lab-tuning": tuning_picture(sweeps, found, figures)}
-    if set(config.map) <= set(numeric(bench.sample)):
-        regions = {name: Regions.of(readings, bench, config.map) for name, readings in sets.items()}
+    if places := known_places(bench, config.map, config.places):
+        regions = {name: Regions.of(readings, bench, places) for name, readings in sets.items()}
         figures |= region_figures(regions, config.seed)
         pictures["lab-regions"] = region_picture(regions, bench.inputs, config.seed)
     return Finding("tuning", bench.about, figures, rows, _verdict(figures, list(found)), pictures)

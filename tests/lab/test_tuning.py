@@ -14,8 +14,9 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import World
 from sae.lab import tuning as method
 from sae.lab.curves import Curves, fitted, scrambled, shapes
-from sae.lab.regions import Regions, moran, neighbours
-from sae.lab.sweeps import SWEPT, labelled, shown
+from sae.lab.readings import latents
+from sae.lab.regions import Regions, known_places, moran, neighbours
+from sae.lab.sweeps import SWEPT, labelled, numeric, shown
 from sae.lab.tuning import Config
 from sae.lab.workbench import Workbench
 
@@ -127,6 +128,36 @@ def with_numbers(map_of_classes: bool) -> Workbench:
         factors |= {"map_x": (number % 4).astype(float), "map_y": (number // 4).astype(float)}
     made.__dict__["sample"] = replace(sample, factors=factors)
     return made
+
+
+def test_classes_that_are_called_numbers_are_numbers() -> None:
+    sample = bench().sample
+    values = np.where(np.arange(sample.n_items) == 7, -1, np.arange(sample.n_items) % 2)
+    changed = replace(
+        sample,
+        factors=dict(sample.factors) | {"angle": values},
+        label_names=dict(sample.label_names) | {"angle": ("-10", "2.5")},
+    )
+    found = numeric(changed)
+    assert set(found) == {"angle"} and np.isnan(found["angle"][7])
+    assert found["angle"][:3].tolist() == [-10, 2.5, -10]
+    assert labelled(changed, "angle", 8).values == (-10, 2.5)
+
+
+def test_places_come_from_labels_or_a_file(tmp_path: Path) -> None:
+    assert known_places(bench(), ("map_x", "map_y"), None) == {}
+    assert known_places(with_numbers(True), ("map_x", "map_y"), None)["owl"] == (1.0, 1.0)
+    path = tmp_path / "places.json"
+    path.write_text('{"cat": [1, 2], "dog": [0, 2.5]}')
+    assert known_places(bench(), ("map_x", "map_y"), path) == {"cat": (1, 2), "dog": (0, 2.5)}
+    with pytest.raises(EvaluationError, match="2 classes of the sample have a place"):
+        Regions.of(latents(bench()), bench(), known_places(bench(), ("map_x", "map_y"), path))
+    path.write_text('{"catt": [1, 2]}')
+    with pytest.raises(EvaluationError, match=r"no class 'catt'.* Did you mean 'cat'"):
+        known_places(bench(), ("map_x", "map_y"), path)
+    path.write_text('{"cat": 1}')
+    with pytest.raises(EvaluationError, match="not a JSON such as"):
+        known_places(bench(), ("map_x", "map_y"), path)
 
 
 @pytest.mark.parametrize("mapped", [False, True])
