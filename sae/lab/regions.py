@@ -50,8 +50,10 @@ class Regions:
         sample, family = bench.sample, bench.inputs.classes.family  # type: ignore[attr-defined]
         number = torch.from_numpy(sample.labels[family]).long()
         nowhere = (float("nan"),) * 2
-        known = torch.tensor([*(places.get(name, nowhere) for name in sample.label_names[family]), nowhere])
-        where = known.double()[number]
+        known = torch.tensor(
+            [*(places.get(name, nowhere) for name in sample.label_names[family]), nowhere], dtype=torch.float64
+        )
+        where = known[number]
         there = where.isfinite().all(1)
         classes, group = number[there].unique(return_inverse=True)
         halves = sample.match[there]
