@@ -77,6 +77,28 @@ class Kindred(Protocol):
 
 
 @runtime_checkable
+class Associated(Protocol):
+    """Inputs that know which of their classes bring others along, and which classes are alike in kind."""
+
+    def associations(self) -> Mapping[str, Mapping[str, float]]:
+        """Return, of each class that brings others along, these and how often."""
+        ...
+
+    def kin(self) -> Mapping[str, str]:
+        """Return, of each class, what it is a kind of; classes of one kind look alike without any association."""
+        ...
+
+
+@runtime_checkable
+class Frequent(Protocol):
+    """Inputs that know how often a subject met each of their classes in its training."""
+
+    def frequencies(self) -> Mapping[str, float]:
+        """Return the share of each class by its name."""
+        ...
+
+
+@runtime_checkable
 class Composed(Protocol):
     """Inputs that know which of their classes are mixtures of others, by construction."""
 

@@ -19,6 +19,10 @@ METHODS: dict[str, str] = {
     "lesion": "sae.lab.lesion",
     "steer": "sae.lab.steer",
     "label": "sae.lab.label",
+    "associations": "sae.lab.associations",
+    "tuning": "sae.lab.tuning",
+    "families": "sae.lab.families",
+    "atlas": "sae.lab.atlas",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

@@ -15,6 +15,7 @@ from sae.inputs.base import Classes
 from sae.inputs.concepts.labels import BOOKKEEPING, numbered
 from sae.inputs.concepts.sampling import VERSION
 from sae.inputs.concepts.scene import Scene
+from sae.inputs.concepts.vocabulary import COMPANION_RATES
 from sae.inputs.concepts.world import World
 from sae.inputs.concepts.written import Written, caption, written
 from sae.inputs.writing import write
@@ -96,6 +97,26 @@ class ConceptInputs:
         if not {family, other_family} <= _NAMING:
             return False
         return self.world.related(name, other_name)
+
+    def associations(self) -> dict[str, dict[str, float]]:
+        """Return, of each concept that brings others along in photos and sketches, these and at what rate."""
+        return {
+            one.name: {other: COMPANION_RATES[strength] for other, strength in one.associates}
+            for one in self.world.concepts
+            if one.associates
+        }
+
+    def kin(self) -> dict[str, str]:
+        """Return the family of each concept; of a region also its climate, as landscapes of one climate look alike."""
+        return {
+            one.name: f"{one.family}, {one.map_position[1]:.2f} south" if one.family == "region" else one.family
+            for one in self.world.concepts
+        }
+
+    def frequencies(self) -> dict[str, float]:
+        """Return how often each concept is drawn by the world's seed, in training too."""
+        shares = self.world.frequencies.tolist()
+        return {one.name: share for one, share in zip(self.world.concepts, shares, strict=True)}
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Return the two simple emotions that each mixed one shows, as eyes and as mouth."""
