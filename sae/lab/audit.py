@@ -8,26 +8,21 @@ decision is told in words.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from sae.errors import ConfigError, InputsError
-from sae.features.live.words import Words
-from sae.lab.associations import Effects, Observed, observed, outlying, stands_out
+from sae.errors import ConfigError
+from sae.lab.associations import LEVEL, observed
 from sae.lab.audit_pictures import draw_audit, draw_decision
-from sae.lab.decision import Account, account, scaled
+from sae.lab.audit_table import Audit, Wording, latent_titles, table
+from sae.lab.decision import Account, account
 from sae.lab.fairness import Gap, gaps
 from sae.lab.finding import Finding, Picture
-from sae.lab.population import Pairs, Population, pairs, population
+from sae.lab.population import Population, pairs, population
 from sae.lab.removing_values import Knowing, left
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 N_SHUFFLED = 100
-N_TOLD = 4
-"""Pairs of judgement and value that definitions and removals are worked out for, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,72 +47,15 @@ class Config(WorkbenchConfig):
         if not self.sensitive:
             raise ConfigError("sensitive: name at least one family of labels.")
         if min(self.per_class, self.n_removed) < 1:
-            raise ConfigError(
-                f"per_class, n_removed: must be at least 1, got {self.per_class} and {self.n_removed}."
-            )
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Every judgement beside every sensitive value.
-
-    Attributes:
-        judged: who.
-        goes_with: as the items come.
-        pairs: pictures that differ in appearance alone, by family.
-        thresholds: of each family, what |mean| / error of its effects reaches by chance in one audit of twenty.
-    """
-
-    judged: Population
-    goes_with: Observed
-    pairs: Mapping[str, Pairs]
-    thresholds: Mapping[str, float]
-
-    @classmethod
-    def of(cls, bench: Workbench, config: Config) -> "Audit":
-        judged = population(bench, config.among, config.sensitive)
-        goes_with = observed(judged.judged, judged.has, judged.shown, len(judged.judge.names))
-        found = pairs(bench, judged, config.sensitive, config.per_class)
-        level = 1 - 0.05 / max(len(found), 1)
-        chance = {name: float(one.effects.largest_by_chance(config.seed).quantile(level)) for name, one in found.items()}
-        return cls(judged, goes_with, found, chance)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.judged.judge.names
-
-    def effects(self, value: int) -> tuple[Effects, int] | None:
-        """Return the effects of a value's family, and the value's place there; None without such pictures."""
-        family, _, name = self.judged.values[value].partition("=")
-        pair = self.pairs.get(family)
-        return None if pair is None or name not in pair.effects.values else (pair.effects, pair.effects.values.index(name))
-
-    @property
-    def caused(self) -> tuple[Bool[Tensor, "judgements values"], Bool[Tensor, "judgements values"]]:
-        """Return which effects are no chance, and which of these also differ from those on other judgements."""
-        real = torch.zeros(len(self.names), len(self.judged.values), dtype=torch.bool)
-        own = real.clone()
-        n_tests = sum(one.effects.mean.numel() for one in self.pairs.values())
-        for value, name in enumerate(self.judged.values):
-            found = self.effects(value)
-            if found is not None:
-                effects, place = found
-                real[:, value] = effects.scores[place].abs() > self.thresholds[name.partition("=")[0]]
-                own[:, value] = stands_out(effects.outlying, n_tests)[place]
-        return real, real & own
-
-    def strongest(self, n: int = N_TOLD) -> list[tuple[int, int]]:
-        """Return (judgement, value), those found first, by the difference of rates."""
-        found, gap = self.goes_with.found, self.goes_with.rate_with - self.goes_with.rate_without
-        order = (gap + 2.0 * found).flatten().argsort(descending=True)[:n].tolist()
-        chosen = [divmod(place, len(self.judged.values)) for place in order]
-        return [pair for pair in chosen if found[pair]] or chosen[:1]
+            raise ConfigError(f"per_class, n_removed: must be at least 1, got {self.per_class} and {self.n_removed}.")
 
 
 def run(config: Config) -> Finding:
     """Audit the zero-shot judgements of the inputs' classes."""
     bench = Workbench.open(config)
-    return finding(bench, Audit.of(bench, config), config)
+    judged = population(bench, config.among, config.sensitive)
+    found = pairs(bench, judged, config.sensitive, config.per_class)
+    return finding(bench, Audit.of(judged, found, config.seed), config)
 
 
 def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
@@ -142,14 +80,21 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
             figures[f"{audit.names[judgement]}, {judged.values[value]}: {name}"] = gap.value
     for value in dict.fromkeys(value for _, value in strongest):
         family = judged.values[value].partition("=")[0]
+        for kind in knowing.units:
+            matched, scored = knowing.auc(kind, value)
+            figures[f"{judged.values[value]}: auc of the best of {kind}"] = float(
+                scored[matched.nan_to_num(0).argmax()]
+            )
         if audit.effects(value) is not None:
             n = min(config.n_removed, bench.dictionary.d_sae)
             for name, after in left(knowing, audit.pairs[family], value, n, config.seed).items():
                 figures |= {f"{judged.values[value]}, without {name}: {key}": one for key, one in after.items()}
-    text = _text(bench, judged)
     item, told = _decision(bench, audit, config)
-    rows = _rows(bench, audit, knowing, text)
-    titles = latent_titles(knowing)
+    titles = latent_titles(bench.latents)
+    words = Wording.of(bench, judged)
+    if words.values:
+        figures |= {"words": float(len(words.values)), "words unlike for one judgement": float(words.stand_out.sum())}
+    rows = table(bench.dictionary, audit, knowing, words)
     pictures = {
         "lab-audit": _picture(audit, definitions),
         "lab-decision": _decision_picture(bench, judged, item, told, titles),
@@ -169,21 +114,17 @@ def _shuffled(judged: Population, seed: int) -> float:
 
 
 def _power(audit: Audit) -> dict[str, float]:
-    """Return what an effect would have to be, in nats, to be told from chance and from those on other judgements."""
+    """Return, by family, what an effect would have to be to be told from chance and from those on other judgements."""
     from scipy.stats import t as student
 
     n_tests, n = sum(one.effects.mean.numel() for one in audit.pairs.values()), len(audit.names)
-    bar = float(student.isf(0.025 / n_tests, n - 2))
-    chance, other, largest = [], [], []
+    bar, found = float(student.isf(LEVEL / (2 * n_tests), n - 2)) * (1 + 1 / n) ** 0.5, {}
     for name, one in audit.pairs.items():
-        chance.append(float((one.effects.error * audit.thresholds[name]).median()))
-        other.append(float((one.effects.mean.std(1) * (1 + 1 / n) ** 0.5).median()) * bar)
-        largest.append(float(one.effects.mean.abs().max()))
-    return {
-        "effect told from chance, nats": max(chance),
-        "effect told from other judgements', nats": max(other),
-        "largest effect, nats": max(largest),
-    }
+        error, spread = one.effects.error.median(), one.effects.mean.std(1).median()
+        found[f"{name}: told from chance, nats"] = float(error) * audit.thresholds[name]
+        found[f"{name}: told from other judgements', nats"] = float(spread) * bar
+        found[f"{name}: largest, nats"] = float(one.effects.mean.abs().max())
+    return found
 
 
 def _definitions(judged: Population, pair: tuple[int, int], seed: int) -> dict[str, Gap]:
@@ -191,43 +132,6 @@ def _definitions(judged: Population, pair: tuple[int, int], seed: int) -> dict[s
     keep = judged.shown[:, value]
     made, truth = judged.judged[keep] == judgement, judged.truth[keep] == judgement
     return gaps(truth, made, judged.probability[keep, judgement], judged.has[keep, value], seed)
-
-
-def _text(bench: Workbench, judged: Population) -> dict[int, tuple[Tensor, Tensor]]:
-    """Return, per value whose words the subject knows, the cosine of judgements and of latents with them.
-
-    Less the mean word; a value's words are its name and its family's first word ("gray hair"), of a yes or no the
-    family's.
-    """
-    words, found = Words(bench.subject, bench.inputs), {}
-    names = words.towards(judged.judge.names) if all(name in words.names for name in judged.judge.names) else None
-    places = torch.nn.functional.normalize(bench.dictionary.W_dec.detach().float().cpu(), dim=1)
-    for value, label in enumerate(judged.values):
-        family, _, name = label.partition("=")
-        phrase = family.replace("_", " ") if name in ("yes", "no") else f"{name} {family.partition('_')[0]}"
-        try:
-            towards = words.towards([phrase])[0]
-        except InputsError:
-            continue
-        if name != "no" and names is not None:
-            found[value] = (names @ towards, places @ towards)
-    return found
-
-
-def latent_titles(knowing: Knowing) -> dict[int, str]:
-    """Return what each latent is called: the class or the value that it separates best on the half to match on."""
-    judged = knowing.judged
-    responses = knowing.units["latents"].responses.on(judged.sample.match)
-    one = torch.nn.functional.one_hot(judged.truth, len(judged.judge.names)).bool()
-    columns = torch.cat([one, judged.has], 1)[judged.sample.match]
-    area = responses.auc(columns).nan_to_num(0.5)
-    names = [*judged.judge.names, *judged.values]
-    best = area.max(1)
-    return {
-        latent: names[int(label)]
-        for latent, (area_of, label) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True))
-        if area_of > 0.6
-    }
 
 
 def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Account]:
@@ -246,53 +150,6 @@ def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Acco
     return item, account(judged.judge, bench.dictionary, judged.x[item])
 
 
-def _rows(
-    bench: Workbench, audit: Audit, knowing: Knowing, text: Mapping[int, tuple[Tensor, Tensor]]
-) -> list[dict[str, Any]]:
-    """Return one row per judgement and value, with the latent that carries most of what the value does."""
-    judged, goes_with, rows = audit.judged, audit.goes_with, []
-    real, own = audit.caused
-    carried = {name: _carried(bench, audit, pair) for name, pair in audit.pairs.items()}
-    for value, label in enumerate(judged.values):
-        found, family = audit.effects(value), label.partition("=")[0]
-        areas = knowing.auc("latents", value)
-        t = outlying(torch.stack([text[value][0]]))[0] if value in text else None
-        for judgement, name in enumerate(audit.names):
-            row: dict[str, Any] = {"judgement": name, "value": label, "items": int(goes_with.n_with[value])}
-            row["judged so"] = round(float(goes_with.rate_with[judgement, value]), 4)
-            row["others judged so"] = round(float(goes_with.rate_without[judgement, value]), 4)
-            row |= {"p": float(goes_with.p[judgement, value]), "found": bool(goes_with.found[judgement, value])}
-            latent = int(areas[0].nan_to_num(0).argmax())
-            row |= dict.fromkeys(("effect, nats", "low", "high", "t among judgements", "carried, nats"), "")
-            row |= {"no chance": bool(real[judgement, value]), "own": bool(own[judgement, value])}
-            if found is not None:
-                effects, place = found
-                effect, error = float(effects.mean[place, judgement]), 1.96 * float(effects.error[place, judgement])
-                matched, scored = (half[place, :, judgement] for half in carried[family])
-                latent = int((matched * (1 if effect > 0 else -1)).argmax())
-                row |= {"effect, nats": round(effect, 3), "low": round(effect - error, 3)}
-                row |= {"high": round(effect + error, 3), "carried, nats": round(float(scored[latent]), 3)}
-                row["t among judgements"] = round(float(effects.outlying[place, judgement]), 2)
-            row |= {"latent": latent, "auc for the value": round(float(areas[1][latent]), 3)}
-            row["cosine of words"] = round(float(text[value][0][judgement]), 3) if value in text else ""
-            row["t of words"] = round(float(t[judgement]), 2) if t is not None else ""
-            row["cosine of latent with value"] = round(float(text[value][1][latent]), 3) if value in text else ""
-            rows.append(row)
-    return rows
-
-
-def _carried(
-    bench: Workbench, audit: Audit, pair: Pairs
-) -> tuple[Float[Tensor, "values latents judgements"], Float[Tensor, "values latents judgements"]]:
-    """Return each latent's share of every effect, in nats, on the half to match on and on the other."""
-    judge = audit.judged.judge
-    held = scaled(judge, bench.dictionary, pair.x.flatten(0, 1)).unflatten(0, pair.x.shape[:2])
-    n = held.shape[1]
-    changes = (held - held.mean(1, keepdim=True)) * n / (n - 1)
-    towards = bench.dictionary.W_dec.detach().float().cpu() @ (judge.classifier - judge.classifier.mean(0)).T
-    return changes[pair.match].mean(0)[..., None] * towards, changes[~pair.match].mean(0)[..., None] * towards
-
-
 def _verdict(audit: Audit, figures: Mapping[str, float], strongest: list[tuple[int, int]]) -> str:
     goes_with, values = audit.goes_with, audit.judged.values
     n = int(figures["found as the items come"])
@@ -308,9 +165,10 @@ def _verdict(audit: Audit, figures: Mapping[str, float], strongest: list[tuple[i
     )
     if not audit.pairs:
         return text + " These inputs cannot show an item again with other looks, so nothing is known of causes."
+    largest = max(float(one.effects.mean.abs().max()) for one in audit.pairs.values())
     return text + (
-        f" Looks alone, all else in the picture alike, move {figures['moved by looks alone']:.0f} of them beyond chance, "
-        f"by at most {figures['largest effect, nats']:.2f} nats, and "
+        f" Looks alone, all else in the picture alike, move {figures['moved by looks alone']:.0f} of them beyond "
+        f"chance, by at most {largest:.2f} nats, and "
         f"{figures['moved unlike other judgements']:.0f} unlike they move other judgements."
     )
 
@@ -346,12 +204,16 @@ def _decision_picture(
     image = bench.inputs.batch(example, example + 1).images
     assert image is not None
     rows = [
-        {"part": {-1: "constant", -2: "unexplained"}.get(one, f"latent {one} {titles.get(one, '')}".strip()), "nats": part}
+        {
+            "part": {-1: "constant", -2: "unexplained"}.get(one, f"latent {one} {titles.get(one, '')}".strip()),
+            "nats": part,
+        }
         for one, part in told.parts.items()
     ]
     return Picture(
         lambda: draw_decision(image[0].permute(1, 2, 0).numpy(), told, rows),
         rows,
-        f"What each latent adds to the lead of {told.judged} over {told.rival} in item {example}; with the constant and "
-        "what no latent explains the parts sum to the lead exactly. Orange: those whose removal changes the judgement.",
+        f"What each latent adds to the lead of {told.judged} over {told.rival} in item {example}; with the constant "
+        "and what no latent explains the parts sum to the lead exactly. Orange: those whose removal changes the "
+        "judgement.",
     )

@@ -51,7 +51,13 @@ def draw_audit(
 
 
 def _heat(
-    figure: Any, axes: Any, judgements: Sequence[str], values: Sequence[str], shown: tuple[Any, Any], title: str, percent: bool
+    figure: Any,
+    axes: Any,
+    judgements: Sequence[str],
+    values: Sequence[str],
+    shown: tuple[Any, Any],
+    title: str,
+    percent: bool,
 ) -> None:
     amounts, framed = shown[0].numpy(), shown[1].numpy()
     most = max(float(np.nanmax(np.abs(amounts), initial=0.0)), 1e-9)
@@ -59,7 +65,9 @@ def _heat(
     for row, column in np.argwhere(framed):
         axes.add_patch(_frame(column, row))
     axes.set_yticks(range(len(judgements)), judgements, fontsize=8)
-    axes.set_xticks(range(len(values)), [one.replace("=", " ").replace("_", " ") for one in values], fontsize=7, rotation=90)
+    axes.set_xticks(
+        range(len(values)), [one.replace("=", " ").replace("_", " ") for one in values], fontsize=7, rotation=90
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9, loc="left")
@@ -84,7 +92,9 @@ def draw_decision(image: np.ndarray, told: Account, rows: Sequence[Mapping[str, 
     left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
     left.imshow(image, interpolation="nearest")
     left.set_axis_off()
-    left.set_title(f"judged {told.judged} ({told.probability:.0%})\nahead of {told.rival} by {told.margin:.1f} nats", fontsize=9)
+    left.set_title(
+        f"judged {told.judged} ({told.probability:.0%})\nahead of {told.rival} by {told.margin:.1f} nats", fontsize=9
+    )
     chosen = sorted(range(len(rows)), key=lambda one: -abs(rows[one]["nats"]))[:MOST_BARS]
     keys = list(told.parts)
     for place, one in enumerate(chosen):

@@ -94,9 +94,7 @@ def contributions(
     return latents, scale * (rebuilt @ towards) - latents.sum(1), error
 
 
-def scaled(
-    judge: Judge, dictionary: Dictionary, x: Float[Tensor, "items d_joint"]
-) -> Float[Tensor, "items latents"]:
+def scaled(judge: Judge, dictionary: Dictionary, x: Float[Tensor, "items d_joint"]) -> Float[Tensor, "items latents"]:
     """Return by how much each latent's direction is held, in units in which its product with a class is in nats."""
     codes, scale = encoded(dictionary, x.float().cpu()), judge.logit_scale.exp() / x.float().cpu().norm(dim=1)
     worth = scale if codes.row_deviation is None else scale * codes.row_deviation[:, 0].float()
@@ -145,9 +143,7 @@ class Account:
         return text + f"Without {listed} it is judged {self.after}: taken out and judged again."
 
 
-def account(
-    judge: Judge, dictionary: Dictionary, x: Float[Tensor, " d_joint"], rival: str | None = None
-) -> Account:
+def account(judge: Judge, dictionary: Dictionary, x: Float[Tensor, " d_joint"], rival: str | None = None) -> Account:
     """Take the first class's lead apart, and look for the fewest latents that decide it.
 
     Args:
