@@ -77,7 +77,7 @@ def population(bench: Workbench, among: str | None, sensitive: Sequence[str]) ->
     answer = np.asarray(sample.labels[classes.family])
     keep = torch.from_numpy(answer >= 0) & _having(sample, among)
     numbers, truth = np.unique(answer[keep.numpy()], return_inverse=True)
-    names = [sample.label_names[classes.family][number] for number in numbers]
+    names = [str(sample.label_names[classes.family][number]) for number in numbers]
     prompts = [classes.prompts[number] for number in numbers]
     judge = Judge.of(bench.subject, names, prompts, _batch(bench, int(sample.example[0])))
     kept = _only(sample, keep)
