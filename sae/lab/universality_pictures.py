@@ -1,10 +1,12 @@
 """Counterparts side by side: what each fires on most, and how many networks units are found in."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from sae.evaluation.pictures import GREY, style
 from sae.evaluation.responses import Responses
@@ -38,8 +40,6 @@ class Cell:
         """Take the items on which a unit of any network is largest; the workbench's inputs show them."""
         if unit < 0:
             return cls(unit, r, found, None)
-        import torch
-
         column = responses.columns(torch.tensor([unit]))[:, 0]
         top = [item for item in column.topk(min(N_TOP, len(column))).indices.tolist() if column[item] > 0]
         examples = bench.sample.example[top].tolist() if top else []
@@ -47,6 +47,7 @@ class Cell:
         if batches and batches[0].images is not None:
             images = [one.images[0].permute(1, 2, 0).cpu().numpy() for one in batches]  # type: ignore[index]
             blank = np.full((images[0].shape[0], GAP, 3), 255, np.uint8)
+            images += [np.full_like(images[0], 255)] * (N_TOP - len(images))
             strip = [part for image in images for part in (image, blank)]
             return cls(unit, r, found, np.concatenate(strip[:-1], 1))
         decode = token_decoder(bench.subject)
@@ -56,7 +57,7 @@ class Cell:
             pieces = [decode(int(token)) for token in batch.tokens[0]]  # type: ignore[index]
             before = "".join(pieces[max(position - AROUND, 0) : position])
             after = "".join(pieces[position + 1 : position + 1 + AROUND // 2])
-            lines.append(f"{before}[{pieces[position]}]{after}".replace("\n", "⏎")[-40:])
+            lines.append(re.sub(r"\s+", " ", f"{before}[{pieces[position]}]{after}")[-40:])
         return cls(unit, r, found, None, tuple(lines))
 
 
@@ -84,9 +85,7 @@ def draw_gallery(titles: Sequence[str], names: Sequence[str], cells: Sequence[Se
             axes.set_xlabel(said, fontsize=7, color="black" if cell.found else GREY, labelpad=2)
             if row == 0:
                 axes.set_title(titles[column], fontsize=7.5)
-        panels[row, 0].set_ylabel(
-            name.partition("\n")[2].replace("=", "\n"), fontsize=7.5, rotation=0, ha="right", va="center"
-        )
+        panels[row, 0].set_ylabel(name.replace("=", "\n"), fontsize=7.5, rotation=0, ha="right", va="center")
     return figure
 
 
@@ -95,21 +94,25 @@ def draw_shares(shares: Mapping[str, Sequence[float]]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-    axes = figure.subplots()
+    axes: Any = figure.subplots()
     for number, (kind, of_kind) in enumerate(shares.items()):
         places = range(1, len(of_kind))
         axes.plot(places, of_kind[1:], label=kind, linewidth=1.4, markersize=6, **style(number))
-        for place in places:
+        for place in places if number == 0 else ():
             axes.annotate(
                 f"{of_kind[place]:.0%}",
                 (place, of_kind[place]),
                 (0, 6),
                 textcoords="offset points",
                 ha="center",
-                fontsize=7,
+                fontsize=8,
             )
     axes.set_xticks(range(1, len(next(iter(shares.values())))))
-    axes.set(xlabel="networks, or more", ylabel="share of units", ylim=(-0.02, 1.08))
+    axes.set(
+        xlabel="networks, or more",
+        ylabel="share of units",
+        ylim=(-0.02, 1.15 * max(of_kind[1] for of_kind in shares.values()) + 0.02),
+    )
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
