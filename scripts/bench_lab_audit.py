@@ -8,12 +8,18 @@ runs/concepts-clip-1/store-score-shared), and dictionaries of the second seed an
 (configs/train-concepts-clip-embedding.yaml).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sae.inputs.concepts.sampling import PLANTED
 from sae.lab import audit, universality
+from sae.lab.audit_table import Audit
 from sae.lab.finding import Finding
+from sae.lab.population import pairs, population
+from sae.lab.workbench import Workbench
 from scripts.bench import Figure
 
 DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"
@@ -34,7 +40,7 @@ KINDS = ("latents", "neurons", "random directions")
 
 def figures(out: Path) -> list[Figure]:
     """Run both methods and return their headline figures; findings are saved below a folder."""
-    return _audits(out) + _networks(out)
+    return _audits(out) + _leans() + _networks(out)
 
 
 def _audits(out: Path) -> list[Figure]:
@@ -61,12 +67,40 @@ def _audits(out: Path) -> list[Figure]:
     return found
 
 
+def _leans() -> list[Figure]:
+    """Write ever more of what a planted value does to pictures into the text of its role, until the audit says so."""
+    config = audit.Config(dictionary=DICTIONARY, store=AUDITED, **SENSITIVE)
+    bench = Workbench.open(config)
+    judged = population(bench, config.among, config.sensitive)
+    shown, found = pairs(bench, judged, config.sensitive, config.per_class), []
+    for role, (family, value, _) in PLANTED.items():
+        wanted = f"{family}={'yes' if value is True else value}"
+        pair, place = shown[family], judged.judge.names.index(role)
+        number = pair.effects.values.index(wanted.partition("=")[2])
+        unit = torch.nn.functional.normalize(pair.x, dim=-1).mean(0)
+        step = unit[number] - (unit.sum(0) - unit[number]) / (len(unit) - 1)
+        for tenths in range(1, 31):
+            classifier, n = judged.judge.classifier.clone(), len(judged.judge.names)
+            written = tenths / 10 / float(judged.judge.logit_scale.exp()) * n / (n - 1)
+            classifier[place] += written * step / step.square().sum()
+            judge = replace(judged.judge, classifier=classifier)
+            seen = {name: replace(one, effects=one.on(one.match | True, judge)) for name, one in shown.items()}
+            one = Audit.of(replace(judged, judge=judge), seen, config.seed)
+            if one.caused[1][place, judged.values.index(wanted)]:
+                effect = float(seen[family].effects.mean[number, place])
+                found.append(Figure(f"lab/audit/lean found from/{role}, {wanted}", effect, "nats", "lower"))
+                break
+    return found
+
+
 def _networks(out: Path) -> list[Figure]:
     clip = _counterparts(out, "clip", DICTIONARY, STORE, NETWORKS)
     second = {"runs/stdlib-1l/split-4096-subject1/dictionary": Path("runs/stdlib-1l/store-score-seed1")}
     text = _counterparts(out, "stdlib-1l", LANGUAGE, Path("runs/stdlib-1l/store-score"), second)
     return [
-        Figure(f"lab/universality/{name}/{kind} in {n} of {n}", one.figures[f"{kind}: in {n} or more of {n}"], "share", "neither")
+        Figure(
+            f"lab/universality/{name}/{kind} in all", one.figures[f"{kind}: in {n} or more of {n}"], "share", "neither"
+        )
         for name, one, n in (("clip", clip, 4), ("stdlib-1l", text, 1))
         for kind in KINDS
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from sae.lab.population import Pairs, Population
 from sae.lab.removing_values import Knowing
 from sae.lab.workbench import Workbench
 
+NAMED_AUC = 0.7
 N_TOLD = 4
 """Pairs of judgement and value that definitions and removals are worked out for, at most."""
 
@@ -128,9 +129,16 @@ class Wording:
 
 
 def latent_titles(latents: Units) -> dict[int, str]:
-    """Return what latents are called: the label that each separates best on the half to match on."""
-    names = latents.sample.table.names
-    return {latent: names[label] for latent, label in enumerate(best_labels(latents).tolist()) if label >= 0}
+    """Return what latents are called, those that deserve a name.
+
+    The label that a latent separates best on the half to match on, if its AUC on the other half is above `NAMED_AUC`.
+    """
+    names, labels, held_out = latents.sample.table.names, best_labels(latents), latents.auc[1]
+    return {
+        latent: names[label]
+        for latent, label in enumerate(labels.tolist())
+        if label >= 0 and held_out[latent, label] > NAMED_AUC
+    }
 
 
 def table(dictionary: Dictionary, audit: Audit, knowing: Knowing, words: Wording) -> list[dict[str, Any]]:
