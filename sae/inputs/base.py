@@ -105,3 +105,12 @@ class Composed(Protocol):
     def parts(self) -> Mapping[str, tuple[str, ...]]:
         """Return the classes that each mixture is made of, by names."""
         ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """Inputs that can show an example again with one factor changed and everything else alike."""
+
+    def varied(self, index: int, family: str) -> Mapping[str, Batch]:
+        """Return an example with each value of a factor; nothing where it does not show the factor."""
+        ...

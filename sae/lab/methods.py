@@ -23,6 +23,8 @@ METHODS: dict[str, str] = {
     "tuning": "sae.lab.tuning",
     "families": "sae.lab.families",
     "atlas": "sae.lab.atlas",
+    "audit": "sae.lab.audit",
+    "universality": "sae.lab.universality",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from sae.errors import InputsError
+from sae.errors import InputsError, nearest
 from sae.inputs.base import Classes
 from sae.inputs.concepts.labels import BOOKKEEPING, numbered
 from sae.inputs.concepts.sampling import VERSION
@@ -27,6 +28,13 @@ MASK_NAMES = ("concept", "text", "companion", "badge", "eyes", "mouth", "backgro
 Tokenize = Callable[[list[str]], Int[Tensor, "example pos"]]
 WRITTEN = "written"
 """Family of labels: the word across a picture."""
+LOOKS: Mapping[str, Callable[[str], Any]] = {
+    "glasses": lambda value: value == "yes",
+    "hair_colour": str,
+    "hair": str,
+    "skin": int,
+}
+"""Factors of a role's appearance, and how a scene holds the values that labels name."""
 _NAMING = {"concept", "text", "companion", WRITTEN}
 """Families of labels whose values are concepts."""
 
@@ -126,6 +134,26 @@ class ConceptInputs:
             for one in self.world.concepts
             if len(set(one.parts)) > 1
         }
+
+    def varied(self, index: int, family: str) -> dict[str, Batch]:
+        """Return the picture of a role with each value of one factor of its appearance and nothing else changed.
+
+        Text, companion and badge are left out. Nothing is returned where the picture does not show the factor.
+
+        Raises:
+            InputsError: the family is none of `LOOKS`.
+        """
+        if family not in LOOKS:
+            raise InputsError(f"Concept world: {family!r} cannot be changed alone.{nearest(family, LOOKS)}")
+        scene, found = replace(self.scene(index), text="", companion="", badge=False), {}
+        if self.world.concept(scene.concept).family != "role" or not self.world.labels(scene)[family]:
+            return {}
+        for value in self.label_names[family]:
+            other = replace(scene, **{family: LOOKS[family](value)})
+            if self.world.labels(other)[family] == value:
+                image = torch.from_numpy(self.world.render(other).image).permute(2, 0, 1)[None].contiguous()
+                found[value] = Batch(first_example=index, images=image)
+        return found
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
