@@ -33,9 +33,11 @@ MATCH_FONTS, SCORE_FONTS = ("sans", "serif", "mono", "modern"), ("stix", "roman"
 GROUNDS = (235, 25)
 UNSHOWN_FACETS = ("word", "symbol")
 """Facets, where inputs have any, in which a picture shows no thing."""
-PLAIN_WORDS = tuple(
-    "window bread river stone paper music garden doctor winter silver planet bottom summer pencil market engine butter "
-    "forest bridge candle monkey needle pillow rocket saddle tunnel velvet walnut zipper basket copper dinner".split()
+PLAIN_WORDS = (
+    *("window", "bread", "river", "stone", "paper", "music", "garden", "doctor", "winter", "silver"),
+    *("planet", "bottom", "summer", "pencil", "market", "engine", "butter", "forest", "bridge", "candle"),
+    *("monkey", "needle", "pillow", "saddle", "tunnel", "velvet", "walnut", "zipper", "basket", "copper"),
+    *("dinner"),
 )
 """Common words for the control of words that a subject does not know."""
 _BATCH = 256

@@ -19,6 +19,7 @@ METHODS: dict[str, str] = {
     "lesion": "sae.lab.lesion",
     "steer": "sae.lab.steer",
     "reading": "sae.lab.reading",
+    "attack": "sae.lab.attack",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

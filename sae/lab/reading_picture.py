@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.pictures import style
 from sae.evaluation.responses import Responses
