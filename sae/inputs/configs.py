@@ -98,8 +98,12 @@ class ConceptInputsConfig:
     """Give every picture its caption."""
     uniform: bool = False
     """Draw concepts with equal chances, not by their frequencies, so that rare ones are scored as well."""
+    written: float = 0.0
+    """Write a word across about this share of the pictures that show none, as a typographic attack would."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.written <= 1:
+            raise ConfigError(f"written: a share in [0, 1], got {self.written}.")
         _at_least("n_examples", self.n_examples, 1)
 
 

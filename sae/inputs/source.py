@@ -81,7 +81,9 @@ def _open(chosen: InputsConfig, tokenizer: Any, tokenize: Any, preprocess: Any) 
         world = World(chosen.seed) if chosen.size is None else World(chosen.seed, chosen.size)
         # The world marks padding itself; of the subject's (tokens, attended, kind) it needs the tokens.
         ids = (lambda texts: tokenize(texts)[0]) if tokenize is not None and chosen.captions else None
-        return ConceptInputs(world, chosen.split, chosen.n_examples, tokenize=ids, uniform=chosen.uniform)
+        return ConceptInputs(
+            world, chosen.split, chosen.n_examples, tokenize=ids, uniform=chosen.uniform, written=chosen.written
+        )
     from sae.inputs.images import ImageInputs
 
     preprocess = _needed(preprocess, chosen, "preprocess: use it with a CLIP subject")

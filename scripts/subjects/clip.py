@@ -1,4 +1,4 @@
-"""Train a built-in CLIP subject on the concept world: first naming, then contrast.
+"""Train a built-in CLIP subject on the concept world, by its recipe (`clip_recipes.py`): first naming, then contrast.
 
 1. `classify`: the image tower and a table of one vector per concept learn to name every picture, concepts with equal
    chances. Reading is learnt here: it takes far fewer pictures than by contrast.
@@ -6,6 +6,7 @@
 3. `contrast`: both towers learn CLIP's loss on pictures and captions, two in five drawn naturally (Zipf). Pairs of
    the same concept within a batch count as matches (Yang et al. 2022, *Unified Contrastive Learning*), and the table
    goes on as an auxiliary task at half weight.
+4. `distil`: the image tower learns to give what another subject's gives, beside naming; its text tower is the other's.
 
 Two processes share the work (gradients are averaged every step). `work` keeps pictures and state: kill it and go on.
 """
@@ -24,10 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sae.builtin import subject_folder
 from sae.inputs.concepts import World
-from scripts.subjects.clip_folder import learn_tokenizer, write_folder
+from scripts.subjects.clip_folder import BPE_FILE, learn_tokenizer, read_folder, write_folder
 from scripts.subjects.clip_learner import Learner, normalised
 from scripts.subjects.clip_pictures import FACETS, Pictures, draws, jittered, render_shards
+from scripts.subjects.clip_recipes import RECIPES, Phase, Recipe
 from scripts.subjects.clip_report import ScoreSet, prompted, score_set, zero_shot
 from scripts.subjects.clip_sheet import measure
 
@@ -35,40 +38,8 @@ log = logging.getLogger("train_subjects")
 
 SIZE = 64
 WORD = FACETS.index("word")
-SHARDS = {"uniform": 12, "natural": 4}
 SAVE_SECONDS = 60
 EXPORT_SECONDS = 420
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One stage of the curriculum; `images` counts pictures (captions for `name`) over all processes."""
-
-    kind: str
-    images: int
-    batch: int
-    """Pictures a step and process."""
-    learning_rate: float
-    facets: tuple[float, float, float, float]
-    """Shares of photo, sketch, word and symbol among pictures whose concept is drawn with equal chances."""
-    natural: float = 0.0
-    """Share of pictures drawn as they occur, by Zipf."""
-    decay: bool = False
-    """Whether the learning rate falls to zero over the phase."""
-    warmup: int = 5_000
-
-
-CURRICULUM = (
-    Phase(kind="classify", images=140_000, batch=24, learning_rate=2e-3, facets=(0.28, 0.16, 0.46, 0.10)),
-    Phase(kind="classify", images=100_000, batch=24, learning_rate=2e-3, facets=(0.45, 0.2, 0.15, 0.2)),
-    Phase(kind="name", images=16_000, batch=32, learning_rate=1e-3, facets=(0.25, 0.25, 0.25, 0.25)),
-    Phase(
-        kind="contrast", images=150_000, batch=32, learning_rate=1.5e-3, facets=(0.45, 0.2, 0.15, 0.2), natural=0.4,
-        decay=True,
-    ),
-)  # fmt: skip
-"""Words are most of what is seen at first, until reading is learnt."""
-NAMING = next(number for number, phase in enumerate(CURRICULUM) if phase.kind == "name")
 
 
 def learning_rate(phase: Phase, done: int) -> float:
@@ -82,6 +53,7 @@ class Job:
     """What every process needs: whom to train, on which pictures and tokenised captions, and where things lie."""
 
     name: str
+    recipe: Recipe
     seed: int
     out: Path
     work: Path
@@ -102,17 +74,21 @@ class Trainer:
         self.pictures, self.tokenizer, self.captions = job.pictures, job.tokenizer, job.captions
         torch.manual_seed(job.seed)
         self.learner = Learner(job.name, SIZE, self.tokenizer.vocab_size, [c.name for c in self.world.concepts])
+        if job.recipe.begins_with:
+            first, _ = read_folder(begun_with(job))
+            self.learner.begin_with(first, prompted(first, self.tokenizer, self.world))
         self.learner.to(memory_format=torch.channels_last)
         decayed = [p for p in self.learner.parameters() if p.ndim > 1]
         plain = [p for p in self.learner.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.03}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
         self.average = AveragedModel(self.learner, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
-        self.done = [0] * len(CURRICULUM)
-        self.seconds = [0.0] * len(CURRICULUM)
+        self.curriculum = job.recipe.curriculum
+        self.done = [0] * len(self.curriculum)
+        self.seconds = [0.0] * len(self.curriculum)
         if self.state_path.exists():
             self._load()
-        else:
+        elif not job.recipe.begins_with:
             self.learner.centre(normalised(self.pictures["uniform"].images(list(range(64)))))
 
     def _load(self) -> None:
@@ -133,7 +109,7 @@ class Trainer:
 
     def run(self) -> None:
         score = score_set(self.world, 1) if self.rank == 0 else None
-        for number, phase in enumerate(CURRICULUM):
+        for number, phase in enumerate(self.curriculum):
             if self.done[number] < phase.images:
                 self._run_phase(number, phase, score)
         if self.rank == 0:
@@ -163,18 +139,18 @@ class Trainer:
                 self.export(score)
 
     def _batches(self, phase: Phase, generator: torch.Generator):
-        """Yield (images, tokens, concepts, is a written word).
+        """Yield (images, tokens, concepts, is about a written word).
 
-        Part of each batch is drawn naturally, the rest with equal chances for every concept.
+        Part of each batch is of other kinds, the rest drawn with equal chances for every concept.
         """
-        n_natural = round(phase.batch * phase.natural)
-        uniform, natural = self.pictures["uniform"], self.pictures["natural"]
+        counts = {kind: round(phase.batch * share) for kind, share in phase.shares.items()}
+        uniform = self.pictures["uniform"]
         shares = (
             torch.tensor(phase.facets)[uniform.facets] / torch.bincount(uniform.facets, minlength=4)[uniform.facets]
         )
-        sources = {"uniform": draws(phase.batch - n_natural, shares, generator)}
-        if n_natural:
-            sources["natural"] = draws(n_natural, torch.ones(len(natural)), generator)
+        sources = {"uniform": draws(phase.batch - sum(counts.values()), shares, generator)}
+        for kind, count in counts.items():
+            sources[kind] = draws(count, torch.ones(len(self.pictures[kind])), generator)
         while True:
             rows = {kind: next(source) for kind, source in sources.items()}
             concepts = torch.cat([self.pictures[kind].concepts[chosen] for kind, chosen in rows.items()])
@@ -182,7 +158,7 @@ class Trainer:
             if phase.kind != "name":
                 drawn = torch.cat([self.pictures[kind].images(chosen) for kind, chosen in rows.items()])
                 images = normalised(jittered(drawn, generator))
-            if phase.kind != "classify":
+            if phase.kind in ("name", "contrast"):
                 tokens = torch.cat([self.captions[kind][chosen] for kind, chosen in rows.items()])
             facets = torch.cat([self.pictures[kind].facets[chosen] for kind, chosen in rows.items()])
             yield images, tokens, concepts, facets == WORD
@@ -216,10 +192,12 @@ class Trainer:
         log.info("by the table: %s", json.dumps(named))
         phases = [
             {"phase": p.kind, "seen": done, "of": p.images, "batch": p.batch * self.n_ranks, "seconds": round(seconds)}
-            for p, done, seconds in zip(CURRICULUM, self.done, self.seconds, strict=True)
+            for p, done, seconds in zip(self.curriculum, self.done, self.seconds, strict=True)
         ]
         report = {"phases": phases, "n_processes": self.n_ranks}
-        if self.done[NAMING]:
+        if self.job.recipe.begins_with or any(
+            p.kind == "name" and n for p, n in zip(self.curriculum, self.done, strict=True)
+        ):
             vectors = prompted(learner.clip, self.tokenizer, self.world)
             report["zero_shot"] = zero_shot(learner.clip, score, vectors)
             log.info("by prompts: %s", json.dumps(report["zero_shot"]))
@@ -241,19 +219,27 @@ def _tokenised(tokenizer: open_clip.SimpleTokenizer, captions: list[str]) -> Ten
     return tokenizer(distinct)[[place[text] for text in captions]]
 
 
-def main(name: str, seed: int, out: Path, work: Path) -> None:
-    """Train `name` ("concepts-clip-rn" or "concepts-clip") with a seed, from where an earlier call stopped."""
-    torch.set_num_threads(1)  # one thread in each of two processes; also what makes forking safe
-    n_processes = min(2, os.cpu_count() or 1)
-    stems = {kind: render_shards(work, seed, SIZE, kind, n, n_processes) for kind, n in SHARDS.items()}
+def begun_with(job: Job) -> Path:
+    """Return the folder of the subject that this one begins with."""
+    return subject_folder(f"builtin:{job.recipe.begins_with}@{job.seed}")
+
+
+def main(name: str, seed: int, out: Path, work: Path, n_processes: int) -> None:
+    """Train a subject of `RECIPES` with a seed, from where an earlier call stopped."""
+    torch.set_num_threads(1)  # one thread in each process; also what makes forking safe
+    recipe = RECIPES[name]
+    stems = {kind: render_shards(work, seed, SIZE, kind, n, n_processes) for kind, n in recipe.shards.items()}
     pictures = {kind: Pictures(found) for kind, found in stems.items()}
-    bpe = work / f"bpe-{seed}.txt.gz"
+    if recipe.begins_with:
+        bpe = subject_folder(f"builtin:{recipe.begins_with}@{seed}") / BPE_FILE
+    else:
+        bpe = work / f"bpe-{seed}.txt.gz"
     firsts = [Pictures(found[:1]) for found in stems.values()]
     tokenizer = learn_tokenizer(World(seed=seed, size=SIZE), firsts, bpe)
     captions = {kind: _tokenised(tokenizer, each.captions()) for kind, each in pictures.items()}
     job = Job(
-        name=name, seed=seed, out=out, work=work, bpe=bpe, tokenizer=tokenizer, pictures=pictures, captions=captions,
-        n_processes=n_processes,
+        name=name, recipe=recipe, seed=seed, out=out, work=work, bpe=bpe, tokenizer=tokenizer, pictures=pictures,
+        captions=captions, n_processes=n_processes,
     )  # fmt: skip
     torch.multiprocessing.start_processes(_process, (job,), nprocs=n_processes, start_method="fork")
     measure(out, name, seed)

@@ -17,8 +17,10 @@ from scripts.subjects.clip_pictures import Pictures
 CONTEXT = 24
 N_MERGES = 640
 BPE_FILE = "bpe_simple_vocab.txt.gz"
+RESNET = {"layers": [1, 1, 1, 1], "width": 16, "head_width": 64}
 VISION = {
-    "concepts-clip-rn": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
+    "concepts-clip-rn": RESNET,
+    "concepts-clip-rn-reader": RESNET,
     "concepts-clip": {"layers": 4, "width": 128, "head_width": 32, "patch_size": 8, "mlp_ratio": 1.0},
 }
 """Image towers; the text tower is the same. The transformer's MLPs are narrow so that concepts must share neurons."""

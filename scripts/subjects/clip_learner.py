@@ -1,4 +1,4 @@
-"""The CLIP model while it is taught, and the three losses of its curriculum."""
+"""The CLIP model while it is taught, and the losses of its curriculum."""
 
 import math
 
@@ -46,6 +46,24 @@ class Learner(nn.Module):
         if isinstance(self.clip.visual, ModifiedResNet):
             self.clip.visual.attnpool.c_proj.bias -= self.clip.visual(images).mean(0)
 
+    @torch.no_grad()
+    def begin_with(self, first: open_clip.CLIP, prompted: Tensor) -> None:
+        """Take over another model's texts, text tower and, if of the same kind, image tower; keep it as teacher."""
+        same_kind = type(self.clip.visual) is type(first.visual)
+        kept = {k: v for k, v in first.state_dict().items() if same_kind or not k.startswith("visual.")}
+        self.clip.load_state_dict(self.clip.state_dict() | kept)
+        self.table.copy_(prompted)
+        # In a list, so that the teacher is no part of what is trained and saved.
+        self._teacher = [first]
+
+    def distilled(self, images: Tensor, pictured: Tensor, concepts: Tensor) -> Tensor:
+        """Return how far unit embeddings are from the teacher's, and how wrongly they name, by texts that stay."""
+        with torch.no_grad():
+            wanted = self._teacher[0].encode_image(images, normalize=True)
+        far = 1 - (pictured * wanted).sum(1)
+        named = self.scale().detach() * pictured @ F.normalize(self.table.detach(), dim=-1).T
+        return 8 * far.mean() + F.cross_entropy(named, concepts)
+
     def named(self, features: Tensor) -> Tensor:
         """Return logits [n, n_concepts] of unit features [n, embed]."""
         return self.scale() * features @ F.normalize(self.table, dim=-1).T
@@ -57,14 +75,16 @@ class Learner(nn.Module):
         if kind == "name":
             return F.cross_entropy(self.named(self.clip.encode_text(tokens, normalize=True)), concepts)
         pictured = self.clip.encode_image(images, normalize=True)
-        naming = F.cross_entropy(self.named(pictured), concepts) + F.cross_entropy(
-            self.namer(self.trunk_output), concepts
-        )
+        naming = F.cross_entropy(self.namer(self.trunk_output), concepts)
+        if kind == "distil":
+            naming = naming + self.distilled(images, pictured, concepts)
+        else:
+            naming = naming + F.cross_entropy(self.named(pictured), concepts)
         spelt = self.speller(self.trunk_output[written]).unflatten(1, (SPELLED, 27)).transpose(1, 2)
         # Summed, so that a batch without words gives zero gradients and all processes average the same ones.
         spelling = F.cross_entropy(spelt, self.letters[concepts[written]], reduction="sum")
         naming = naming + spelling / (SPELLED * written.sum().clamp(min=1))
-        if kind == "classify":
+        if kind in ("classify", "distil"):
             return naming
         told = self.clip.encode_text(tokens, normalize=True)
         logits = self.scale() * pictured @ told.T

@@ -11,21 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae.inputs.concepts import World
+from sae.inputs.concepts import ConceptInputs, World
 
 log = logging.getLogger(__name__)
 
 FACETS = ("photo", "sketch", "word", "symbol")
-UNIFORM_FACETS = (0.32, 0.16, 0.42, 0.10)
+DRAWN_FACETS = {"uniform": (0.32, 0.16, 0.42, 0.10), "written": (0.65, 0.25, 0.0, 0.10)}
 """Shares of the facets where concepts are drawn with equal chances; reading is the hard part, so words lead."""
 SHARD = 10_000
-NATURAL_START = 50_000_000
-"""Scene number at which naturally (Zipf) drawn pictures begin; below it concepts have equal chances."""
+STARTS = {"uniform": 0, "natural": 50_000_000, "written": 70_000_000}
+"""First scene number of every kind: equal chances, by Zipf, and equal chances with a word written across."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Pictures [n, size, size, 3] uint8 with concept and facet numbers [n] and captions."""
+    """Pictures [n, size, size, 3] uint8 with concept and facet numbers [n] and captions.
+
+    Where the caption is about a word across the picture, so are concept and facet.
+    """
 
     images: np.ndarray
     concepts: np.ndarray
@@ -39,20 +42,24 @@ def _render(folder: Path, seed: int, size: int, kind: str, number: int) -> Path:
     if stem.with_suffix(".json").exists():
         return stem
     world = World(seed=seed, size=size)
+    inputs = ConceptInputs(world, "subject", 1, written=1.0 if kind == "written" else 0.0)
     images = np.empty((SHARD, size, size, 3), np.uint8)
     concepts, facets, captions = [], [], []
     dice = np.random.default_rng([seed, number]).random(SHARD)
     for row in range(SHARD):
-        index = number * SHARD + row
-        if kind == "uniform":
-            facet = FACETS[int(np.searchsorted(np.cumsum(UNIFORM_FACETS)[:-1], dice[row]))]
-            scene = world.scene("subject", index, facet=facet, uniform=True)
-        else:
-            scene = world.scene("subject", NATURAL_START + index)
-        images[row] = world.render(scene).image
-        concepts.append(world.concept(scene.concept).number)
-        facets.append(FACETS.index(scene.facet))
-        captions.append(world.caption(scene))
+        index = STARTS[kind] + number * SHARD + row
+        facet = (
+            FACETS[int(np.searchsorted(np.cumsum(DRAWN_FACETS[kind])[:-1], dice[row]))]
+            if kind in DRAWN_FACETS
+            else None
+        )
+        scene = world.scene("subject", index, facet=facet, uniform=kind != "natural")
+        across = inputs.across(scene)
+        read = across is not None and across.named
+        images[row] = inputs.picture(scene)
+        concepts.append(world.concept(across.writing.word if read else scene.concept).number)
+        facets.append(FACETS.index("word" if read else scene.facet))
+        captions.append(inputs.caption(scene))
     np.save(stem.with_suffix(".npy"), images)
     labels = {"concepts": concepts, "facets": facets, "captions": captions}
     stem.with_suffix(".json").write_text(json.dumps(labels))
@@ -61,7 +68,7 @@ def _render(folder: Path, seed: int, size: int, kind: str, number: int) -> Path:
 
 
 def render_shards(work: Path, seed: int, size: int, kind: str, n_shards: int, n_workers: int) -> list[Path]:
-    """Render the missing shards of a kind ("uniform" or "natural") and return all of them, in order."""
+    """Render the missing shards of a kind ("uniform", "natural" or "written") and return all of them, in order."""
     folder = work / f"pictures-{seed}-{size}"
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(n_workers) as pool:

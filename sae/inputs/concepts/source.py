@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from sae.errors import InputsError
@@ -16,13 +16,17 @@ from sae.inputs.concepts.labels import BOOKKEEPING, numbered
 from sae.inputs.concepts.sampling import VERSION
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.world import World
+from sae.inputs.concepts.written import Written, caption, written
+from sae.inputs.writing import write
 from sae.tensors import Batch, Kind
 
 MASK_NAMES = ("concept", "text", "companion", "badge", "eyes", "mouth", "background")
 """Parts of a picture whose place is known; the background is what no figure or writing covers."""
 
 Tokenize = Callable[[list[str]], Int[Tensor, "example pos"]]
-_NAMING = {"concept", "text", "companion"}
+WRITTEN = "written"
+"""Family of labels: the word across a picture."""
+_NAMING = {"concept", "text", "companion", WRITTEN}
 """Families of labels whose values are concepts."""
 
 
@@ -37,6 +41,7 @@ class ConceptInputs:
             end token, as CLIP's tokenizers do.
         uniform: draw concepts with equal chances rather than by Zipf frequency.
         facet: only this facet.
+        written: write a word across about this share of the pictures that show none (see `written.py`).
     """
 
     def __init__(
@@ -48,13 +53,16 @@ class ConceptInputs:
         *,
         uniform: bool = False,
         facet: str | None = None,
+        written: float = 0.0,
     ):
         if n_examples < 1:
             raise InputsError(f"ConceptInputs: n_examples is {n_examples}; at least 1 is needed")
+        if not 0 <= written <= 1:
+            raise InputsError(f"ConceptInputs: written is a share in [0, 1], got {written}")
         world.scene(split, 0, facet=facet)
         self.world, self.split, self.n_examples = world, split, n_examples
-        self.tokenize, self.uniform, self.facet = tokenize, uniform, facet
-        self.label_names = world.label_names
+        self.tokenize, self.uniform, self.facet, self.written = tokenize, uniform, facet, written
+        self.label_names = world.label_names | ({WRITTEN: world.label_names["concept"]} if written else {})
         self.bookkeeping = BOOKKEEPING
         self.mask_names = MASK_NAMES
         self.classes = Classes("concept", [world.prompts(concept) for concept in world.concepts])
@@ -68,6 +76,19 @@ class ConceptInputs:
         if not 0 <= index < self.n_examples:
             raise InputsError(f"ConceptInputs: no example {index}; there are {self.n_examples}")
         return self.world.scene(self.split, index, facet=self.facet, uniform=self.uniform)
+
+    def picture(self, scene: Scene) -> UInt8[np.ndarray, "size size 3"]:
+        """Return the picture of a scene, with what is written across it."""
+        image, across = self.world.render(scene).image, self.across(scene)
+        return image if across is None else write(image, across.writing)[0]
+
+    def caption(self, scene: Scene) -> str:
+        """Return the caption of a scene."""
+        return caption(self.world, scene, self.across(scene))
+
+    def across(self, scene: Scene) -> Written | None:
+        """Return what is written across a scene, if anything is."""
+        return written(self.world, scene, self.written) if self.written else None
 
     def kindred(self, one: str, other: str) -> bool:
         """Whether two labels name related concepts, as what is shown, written or shown beside it."""
@@ -88,11 +109,10 @@ class ConceptInputs:
     def batch(self, start: int, stop: int) -> Batch:
         """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
         scenes = [self.scene(index) for index in range(start, stop)]
-        pictures = np.stack([self.world.render(scene).image for scene in scenes])
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(np.stack([self.picture(scene) for scene in scenes])).permute(0, 3, 1, 2).contiguous()
         if self.tokenize is None:
             return Batch(first_example=start, images=images)
-        tokens = self.tokenize([self.world.caption(scene) for scene in scenes])
+        tokens = self.tokenize([self.caption(scene) for scene in scenes])
         attended = (tokens != 0).flip(1).cummax(1).values.flip(1)
         kind = torch.full(tokens.shape, int(Kind.TOKEN), dtype=torch.uint8)
         kind[~attended] = int(Kind.SPECIAL)
@@ -112,13 +132,13 @@ class ConceptInputs:
             "uniform": self.uniform,
             "captions": self.tokenize is not None,
             "facet": self.facet,
-        }
+        } | ({WRITTEN: self.written} if self.written else {})
 
     def references(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Return number, concept, facet and caption of each example; with `describe` it can be made again."""
         scenes = [(index, self.scene(index)) for index in range(start, stop)]
         return [
-            {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.world.caption(scene)}
+            {"index": index, "concept": scene.concept, "facet": scene.facet, "caption": self.caption(scene)}
             for index, scene in scenes
         ]
 
@@ -128,7 +148,11 @@ class ConceptInputs:
         Families of `label_names` are int64 [examples], -1 where the picture does not show the factor; the continuous
         factors (`labels.NUMBERS`) are float64 [examples], NaN likewise.
         """
-        rows = [self.world.labels(self.scene(index)) for index in range(start, stop)]
+        scenes = [self.scene(index) for index in range(start, stop)]
+        rows = [self.world.labels(scene) for scene in scenes]
+        if self.written:
+            found = [self.across(scene) for scene in scenes]
+            rows = [row | {WRITTEN: one.writing.word if one else ""} for row, one in zip(rows, found, strict=True)]
         return numbered(rows, self.label_names)
 
     def masks(self, start: int, stop: int, grid: tuple[int, int]) -> Float[np.ndarray, "example pos parts"]:
@@ -146,7 +170,16 @@ class ConceptInputs:
             raise InputsError(
                 f"ConceptInputs: {grid[0]} x {grid[1]} cells do not divide a picture of {self.world.size} pixels evenly"
             )
-        return np.stack([_shares(self.world.render(self.scene(index)).masks, grid) for index in range(start, stop)])
+        return np.stack([_shares(self._masks(self.scene(index)), grid) for index in range(start, stop)])
+
+    def _masks(self, scene: Scene) -> dict[str, Float[np.ndarray, "size size"]]:
+        """Return the masks of a scene; a word across it counts as text and covers everything else."""
+        render, across = self.world.render(scene), self.across(scene)
+        if across is None:
+            return render.masks
+        over = write(render.image, across.writing)[1].astype(np.float32)
+        below = {name: mask * (1 - over) for name, mask in render.masks.items()}
+        return below | {"text": below.get("text", 0) + over}
 
 
 def _shares(
