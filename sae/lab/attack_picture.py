@@ -18,7 +18,7 @@ def attack(found: Any, bed: Any) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.25, 2))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.25, 2)).flat  # type: ignore[union-attr]
     _gallery(above, bed)
     left, right = below.subplots(1, 2, width_ratios=(1.5, 1))
     _manners(left, found.tried)
@@ -46,9 +46,8 @@ def _manners(axes: Any, tried: Sequence[dict[str, Any]]) -> None:
     places = [i + 0.5 * factors.index(row["varied"]) for i, row in enumerate(tried)]
     colours = [style(factors.index(row["varied"]))["color"] for row in tried]
     axes.barh(places, [row[f"succeeds, {READERS[0]}"] for row in tried], height=0.7, color=colours, alpha=0.85)
-    axes.plot(
-        [row[f"succeeds, {READERS[1]}"] for row in tried], places, "D", color="0.25", markersize=4, label=READERS[1]
-    )
+    probe = [row[f"succeeds, {READERS[1]}"] for row in tried]
+    axes.plot(probe, places, "D", color="0.25", markersize=4, label=READERS[1])
     axes.set_yticks(places, labels, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="answers that become the written word")

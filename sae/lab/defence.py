@@ -49,9 +49,9 @@ class Bed:
         """Return the panels of all kinds of pictures."""
         if hookpoint not in self._panels:
             self._panels[hookpoint] = {
-                kind: panel_of(self.subject, hookpoint, self.images[kind], self.truth[kind], self.reader, self.pairs.names)
-                for kind in KINDS
-            }  # fmt: skip
+                kind: panel_of(self.subject, hookpoint, images, self.truth[kind], self.reader, self.pairs.names)
+                for kind, images in self.images.items()
+            }
         return self._panels[hookpoint]
 
     def codes(self, dictionary: Dictionary, kind: str) -> Codes:

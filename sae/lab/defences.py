@@ -51,10 +51,9 @@ def defences(matched: Bed, dictionary: Dictionary, heads: int | None, seed: int)
         zip(READING, (effects(matched, dictionary), written - clean, alone - clean), strict=True)
     )  # fmt: skip
     counts = tuple(one for one in COUNTS if one < dictionary.d_sae)
-    found = [
-        _latents(name, dictionary, scores.argsort(descending=True).tolist(), counts) for name, scores in orders.items()
-    ]
-    best = orders[READING[0]].argsort(descending=True).tolist()
+    ranked = {name: scores.argsort(descending=True).tolist() for name, scores in orders.items()}
+    found = [_latents(name, dictionary, order, counts) for name, order in ranked.items()]
+    best = ranked[READING[0]]
     found.append(_latents(AS_ACTIVE, dictionary, as_active(best[: counts[-1]], written), counts))
     found += _random(dictionary, written, counts, seed)
     return [*found, _neurons(matched), _difference(matched), *_subspaces(matched), _heads(matched, heads)]

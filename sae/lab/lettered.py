@@ -100,9 +100,9 @@ def strings_of(bench: Workbench, path: Path | None, seed: int) -> Strings:
     return Strings.of(names, words, known, seed)
 
 
-def drawn(text: str, font: str, ground: int, size: tuple[int, int]) -> UInt8[np.ndarray, "rows columns 3"]:
+def drawn(text: str, font: str, ground: int, size: Sequence[int]) -> UInt8[np.ndarray, "rows columns 3"]:
     """Return a picture of nothing but a string, as large as fits, dark on light or light on dark."""
-    plain = np.full((*size, 3), ground, dtype=np.uint8)
+    plain = np.full((size[0], size[1], 3), ground, dtype=np.uint8)
     return write(plain, Writing(word=text, font=font, width=0.92, height=0.6, y=0, plate=False, dark=ground > 127))[0]
 
 

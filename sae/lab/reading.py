@@ -311,13 +311,14 @@ def verdict(figures: Mapping[str, float]) -> str:
             ": they see text rather than read it" if apart < 0.6 else ""
         )
     both = "classes read and seen by one unit"
+    shuffled = get(LATENTS, f"{what}, shuffled")
     return (
         f"{n_read:.0f} of {get(LATENTS, 'units'):.0f} latents tell words from things (AUC above "
         f"{MONOSEMANTIC_AUC}){texture}. {get(LATENTS, what):.0%} of "
         f"{figures['classes']:.0f} class names have a latent that tells them from all other strings in unseen fonts "
         f"({get(SETS[1], what):.0%} before selection; {listed}; names dealt at random "
-        f"{get(LATENTS, what + ', shuffled'):.0%}; strings of random letters {letters:.0%}), and one latent both reads and "
-        f"sees {get(LATENTS, both):.0%} ({get(SETS[1], both):.0%} before selection)."
+        f"{shuffled:.0%}; strings of random letters {letters:.0%}), and one latent both reads and sees "
+        f"{get(LATENTS, both):.0%} ({get(SETS[1], both):.0%} before selection)."
     )
 
 

@@ -16,7 +16,7 @@ def draw(shown: Shown, responses: Responses, read: Mapping[str, Any], figures: M
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.2, 6.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(3.4, 2))
+    above, below = figure.subfigures(2, 1, height_ratios=(3.4, 2)).flat  # type: ignore[union-attr]
     left, middle, right = above.subplots(1, 3, width_ratios=(1, 1.25, 1))
     _areas(left, read)
     _shares(middle, shown, figures, list(read))

@@ -1,6 +1,7 @@
 """Stroop's test: a word on a picture of a thing, or in coloured ink, that says the same, something else, or nothing.
 
-After Stroop 1935; for CLIP, words in coloured ink, Goh et al. 2021 (*Multimodal Neurons in Artificial Neural Networks*).
+After Stroop 1935; of CLIP, with words in coloured ink, Goh et al. 2021 (*Multimodal Neurons in Artificial Neural
+Networks*).
 """
 
 import random
@@ -70,9 +71,9 @@ def in_ink(subject: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def inked(word: str, font: str, colour: str, size: tuple[int, ...]) -> UInt8[Tensor, "3 rows columns"]:
+def inked(word: str, font: str, colour: str, size: Sequence[int]) -> UInt8[Tensor, "3 rows columns"]:
     """Return a picture of a word in ink of a colour on paper."""
-    black = drawn(word, font, PAPER, (size[0], size[1])).astype(np.float32)
+    black = drawn(word, font, PAPER, size).astype(np.float32)
     cover = (PAPER - black) / (PAPER - np.array(DARK, np.float32))
     made = PAPER + cover * (np.array(rgb(*COLOURS[colour]), np.float32) - PAPER)
     return torch.from_numpy(made.clip(0, 255).astype(np.uint8)).permute(2, 0, 1)

@@ -41,7 +41,7 @@ def attention_heads(subject: Any, last_layers: int | None = None) -> list[Head]:
     Raises:
         SubjectError: the tower is of a kind whose heads are not known.
     """
-    visual = getattr(getattr(subject, "model", None), "visual", None)
+    visual: Any = getattr(getattr(subject, "model", None), "visual", None)
     layers: list[tuple[str, Any, Any]] = []
     if hasattr(visual, "attnpool"):
         layers = [("visual.attnpool", visual.attnpool, visual.attnpool.c_proj)]
