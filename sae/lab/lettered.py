@@ -33,6 +33,8 @@ MATCH_FONTS, SCORE_FONTS = ("sans", "serif", "mono", "modern"), ("stix", "roman"
 GROUNDS = (235, 25)
 UNSHOWN_FACETS = ("word", "symbol")
 """Facets, where inputs have any, in which a picture shows no thing."""
+WRITINGS = ("text", "written")
+"""Factors, where inputs have any, whose value is the class whose name is written in a picture."""
 PLAIN_WORDS = (
     *("window", "bread", "river", "stone", "paper", "music", "garden", "doctor", "winter", "silver"),
     *("planet", "bottom", "summer", "pencil", "market", "engine", "butter", "forest", "bridge", "candle"),
@@ -167,8 +169,12 @@ class Shown:
         return (self.string >= 0) & self.strings.are(*kinds)[self.string]
 
 
-def things(bench: Workbench) -> Bool[Tensor, " items"]:
+def things(bench: Workbench, bare: bool = True) -> Bool[Tensor, " items"]:
     """Mark the items of a workbench's sample that show a thing: all, but for words and emblems where that is known.
+
+    Args:
+        bench: whose items.
+        bare: leave out those in which something is known to be written.
 
     Raises:
         InputsError: no picture has a class.
@@ -179,6 +185,8 @@ def things(bench: Workbench) -> Bool[Tensor, " items"]:
         names = sample.label_names["facet"]
         hidden = [names.index(one) for one in UNSHOWN_FACETS if one in names]
         shown &= ~torch.isin(torch.from_numpy(np.asarray(sample.factors["facet"])), torch.tensor(hidden))
+    if bare:
+        shown &= written_in(bench) < 0
     if not shown.any():
         raise InputsError(f"{bench.inputs.describe()}: no picture of a thing with a class.")
     return shown
@@ -188,6 +196,18 @@ def class_of(bench: Workbench) -> Int[Tensor, " items"]:
     """Return the class of every item of a workbench's sample, -1 where there is none."""
     classes: Any = bench.inputs.classes  # type: ignore[attr-defined]
     return torch.from_numpy(np.asarray(bench.sample.factors[classes.family])).long()
+
+
+def written_in(bench: Workbench) -> Int[Tensor, " items"]:
+    """Return the class whose name is written in each item's picture, across it or beside the thing; -1 if none is."""
+    family = bench.inputs.classes.family  # type: ignore[attr-defined]
+    factors, names = bench.sample.factors, bench.sample.label_names
+    found = torch.full((bench.sample.n_items,), -1)
+    for writing in WRITINGS:
+        if writing in factors and tuple(names.get(writing, ())) == tuple(names[family]):
+            here = torch.from_numpy(np.asarray(factors[writing])).long()
+            found = torch.where(here >= 0, here, found)
+    return found
 
 
 def activations(

@@ -1,6 +1,6 @@
 """Attacks that nobody made: pictures whose wrong answer is the word that happens to stand in them.
 
-Where the inputs know what is written in a picture (a factor `text` whose values are classes), a wrong answer is
+Where the inputs know what is written in a picture (`lettered.WRITINGS`), a wrong answer is
 *explained* by the writing if it is that word, and is right once the latents that read are removed, or the writing is
 painted over. Where they do not, wrong answers that the removal rights are listed as candidates.
 """
@@ -9,19 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from sae.inputs.base import Masked
 from sae.lab.interventions import Change
-from sae.lab.lettered import class_of, things
+from sae.lab.lettered import WRITINGS, class_of, things, written_in
 from sae.lab.panel import coded_parts, panel_codes
 from sae.lab.workbench import Workbench
 from sae.lab.written import Reader, embedded, images_of, panel_of
-
-TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,8 @@ def in_the_wild(
         others: the control.
     """
     sample = bench.sample
-    items = (things(bench) & ~sample.match).nonzero()[:, 0]
-    truth, text, images = class_of(bench)[items], text_of(bench)[items], images_of(bench, items)
+    items = (things(bench, bare=False) & ~sample.match).nonzero()[:, 0]
+    truth, text, images = class_of(bench)[items], written_in(bench)[items], images_of(bench, items)
     names = tuple(bench.inputs.label_names[bench.inputs.classes.family])  # type: ignore[attr-defined]
     panel = panel_of(bench.subject, hookpoint, images, truth, reader, names)
     codes = panel_codes(panel, bench.dictionary)
@@ -129,28 +126,20 @@ def in_the_wild(
     )  # fmt: skip
 
 
-def text_of(bench: Workbench) -> Int[Tensor, " items"]:
-    """Return the class whose name is written in each item's picture, -1 where none is known to be."""
-    family = bench.inputs.classes.family  # type: ignore[attr-defined]
-    names = bench.sample.label_names
-    if TEXT not in bench.sample.factors or tuple(names.get(TEXT, ())) != tuple(names[family]):
-        return torch.full((bench.sample.n_items,), -1)
-    return torch.from_numpy(np.asarray(bench.sample.factors[TEXT])).long()
-
-
 def _masked(
     bench: Workbench, reader: Reader, items: Tensor, text: Tensor, images: UInt8[Tensor, "n 3 rows columns"]
 ) -> Int[Tensor, " n"]:
     """Paint writing over with the mean colour of the rest of the picture, and answer again."""
     found = torch.full((len(items),), -1)
     chosen = (text >= 0).nonzero()[:, 0]
-    if not isinstance(bench.inputs, Masked) or TEXT not in bench.inputs.mask_names or not len(chosen):
+    known = list(bench.inputs.mask_names) if isinstance(bench.inputs, Masked) else []
+    parts, size = [known.index(one) for one in WRITINGS if one in known], (images.shape[2], images.shape[3])
+    if not parts or not len(chosen):
         return found
-    part, size = list(bench.inputs.mask_names).index(TEXT), (images.shape[2], images.shape[3])
     painted = []
     for i in chosen.tolist():
         example = int(bench.sample.example[items[i]])
-        cover = bench.inputs.masks(example, example + 1, size)[0, :, part]
+        cover = bench.inputs.masks(example, example + 1, size)[0][:, parts].max(1)  # type: ignore[attr-defined]
         over = torch.from_numpy(cover).view(size) > 0
         picture = images[i].clone()
         picture[:, over] = picture[:, ~over].float().mean(1).to(torch.uint8)[:, None]
