@@ -17,7 +17,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts.lettering import FONTS
 from sae.lab import attack_picture
 from sae.lab.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
-from sae.lab.defences import AS_ACTIVE, READING, as_active, defences, effects, mean_activation
+from sae.lab.defences import AS_ACTIVE, READING, as_active, defences, mean_activation
 from sae.lab.finding import Finding, Picture
 from sae.lab.lettered import GROUNDS, MATCH_FONTS, SCORE_FONTS, class_of, drawn, things
 from sae.lab.stroop import CONDITIONS, INCONGRUENT, in_ink, on_pictures
@@ -48,7 +48,7 @@ class Config(WorkbenchConfig):
 
     targets: tuple[str, ...] = ()
     """Classes whose names are written; all of them if not given."""
-    n_pairs: int = 3824
+    n_pairs: int = 2390
     """Pictures to write on, every word on as many: to find what reads, to choose how much goes, and to score on."""
     n_tried: int = 1195
     """Of these, so many for every size, place and font."""
@@ -73,11 +73,7 @@ class Config(WorkbenchConfig):
 def run(config: Config) -> Finding:
     """Attack, test and defend."""
     bench = Workbench.open(config)
-    hookpoint = str(bench.dictionary.provenance.get("hookpoint"))
-    if getattr(bench.inputs, "classes", None) is None or not hookpoint.startswith("visual."):
-        raise EvaluationError(
-            f"{bench.subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower."
-        )
+    hookpoint = check(bench)
     parts = {part: pairs_of(bench, config.targets, config.n_pairs, part) for part in PARTS}
     known = (things(bench) & bench.sample.match).nonzero()[:, 0]
     reader = Reader.of(bench, images_of(bench, known), class_of(bench)[known])
@@ -94,9 +90,26 @@ def run(config: Config) -> Finding:
     kinds = defences(beds[FIND], bench.dictionary, config.head_layers, bench.seed)
     to_choose, to_report = curves(beds[CHOOSE], kinds), curves(beds[SCORE], kinds)
     picked = {name: chosen(points) for name, points in to_choose.items()}
-    wild = look(bench, reader, hookpoint, beds[FIND], to_report, picked)
-    found = Attack(manner, scored, words, stroop, to_report, picked, wild)
+    lead = min(READING, key=lambda name: to_choose[name][picked[name]].success[0])
+    latents = next(one.latents for one in kinds if one.name == lead)[: int(to_choose[lead][picked[lead]].amount)]
+    written = mean_activation(beds[FIND].codes(bench.dictionary, WRITTEN))
+    wild = in_the_wild(bench, reader, hookpoint, latents, as_active(latents, written))
+    found = Attack(manner, scored, words, stroop, to_report, picked, lead, wild)
     return found.finding(bench.about, beds[SCORE])
+
+
+def check(bench: Workbench) -> str:
+    """Return the dictionary's hookpoint.
+
+    Raises:
+        EvaluationError: it is not of an image tower, or the inputs have no classes.
+    """
+    hookpoint = str(bench.dictionary.provenance.get("hookpoint"))
+    if getattr(bench.inputs, "classes", None) is None or not hookpoint.startswith("visual."):
+        raise EvaluationError(
+            f"{bench.subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower."
+        )
+    return hookpoint
 
 
 def attacked(subject: Any, reader: Reader, pairs: Pairs, manner: Manner) -> dict[str, Any]:
@@ -134,21 +147,18 @@ def words_table(bed: Bed, manner: Manner) -> list[dict[str, Any]]:
     return [row | {"manner": manner.name} for row in by_word(values, bed.pairs)]
 
 
-def look(
-    bench: Workbench, reader: Reader, hookpoint: str, matched: Bed, points: Mapping[str, Sequence[Point]],
-    picked: Mapping[str, int],
-) -> Wild:  # fmt: skip
-    """Look for attacks in the wild with as many latents removed as the defence by effect takes."""
-    dictionary = bench.dictionary
-    amount = int(points[READING[0]][picked[READING[0]]].amount)
-    order = effects(matched, dictionary).argsort(descending=True).tolist()
-    written = mean_activation(matched.codes(dictionary, WRITTEN))
-    return in_the_wild(bench, reader, hookpoint, order[:amount], as_active(order[:amount], written))
-
-
 @dataclass(frozen=True)
 class Attack:
-    """All that was found; see `run`."""
+    """All that was found.
+
+    Attributes:
+        manner: the one that succeeds most where numbers are chosen, with which everything else is done.
+        tried, words, stroop: rows of their tables.
+        points: curves of every defence on the half to score on.
+        picked: which of its points each defence takes, chosen elsewhere.
+        lead: the way of finding latents that read that leaves least success where numbers are chosen.
+        wild: attacks that nobody made, with the latents of `lead` removed.
+    """
 
     manner: Manner
     tried: Sequence[dict[str, Any]]
@@ -156,6 +166,7 @@ class Attack:
     stroop: Sequence[dict[str, Any]]
     points: Mapping[str, Sequence[Point]]
     picked: Mapping[str, int]
+    lead: str
     wild: Wild
 
     def finding(self, about: Mapping[str, Any], bed: Bed) -> Finding:
@@ -226,7 +237,7 @@ class Attack:
         return figures | self.wild.figures()
 
     def verdict(self, figures: Mapping[str, float]) -> str:
-        latents = min(READING, key=lambda name: (not figures[f"{name}: bar"], figures[f"{name}: success"]))
+        latents = self.lead
         others = [name for name in self.points if name not in READING]
         met = [name for name in others if figures[f"{name}: bar"]]
         one = f"{figures[f'{latents}: number']:.0f} {latents}"

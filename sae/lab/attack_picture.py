@@ -7,6 +7,7 @@ import torch
 
 from sae.evaluation.pictures import style
 from sae.lab.defence import CLEAN, MOST_LOSS, WRITTEN
+from sae.lab.defences import AS_ACTIVE, RANDOM, READING
 from sae.lab.stroop import CONDITIONS
 from sae.lab.written import READERS, succeeded
 
@@ -84,33 +85,41 @@ def defence(found: Any) -> Any:
     """Draw success against clean accuracy, and what is left of reading words alone."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1), sharey=True)
+    figure = Figure(figsize=(9.8, 4.2), layout="constrained")
+    left, right, names = figure.subplots(1, 3, width_ratios=(1.3, 1, 0.62))
     start = next(iter(found.points.values()))[0]
     for number, (name, points) in enumerate(found.points.items()):
-        colour, marker = style(number)["color"], style(number)["marker"]
-        best = points[found.picked[name]]
+        best, looks = points[found.picked[name]], _looks(number, name)
         for axes, share in ((left, "clean"), (right, "words")):
-            across = [getattr(one, share)[0] for one in points]
-            axes.plot(
-                across, [one.success[0] for one in points], color=colour, marker=marker, markersize=4, linewidth=1.1,
-                markerfacecolor="white", markeredgewidth=0.8, label=f"{name} ({best.amount:g})",
-            )  # fmt: skip
-            axes.plot(getattr(best, share)[0], best.success[0], color=colour, marker=marker, markersize=8, zorder=5)
+            across, up = [getattr(one, share)[0] for one in points], [one.success[0] for one in points]
+            axes.plot(across, up, markersize=3.5, markerfacecolor="white", markeredgewidth=0.8, **looks)
+            axes.plot(getattr(best, share)[0], best.success[0], markersize=8, zorder=5, **looks)
+        names.plot([], [], markersize=6, label=f"{name} ({best.amount:g})", **looks)
     low = start.clean[0] - MOST_LOSS
     left.fill_between([low, 1], 0, start.success[0] / 2, color="0.9", zorder=0, linewidth=0)
-    left.set(
-        xlabel="clean accuracy", ylabel="attacks that succeed", xlim=(start.clean[0] - 0.12, start.clean[0] + 0.02)
-    )
+    left.set(xlabel="clean accuracy", ylabel="attacks that succeed")
+    left.set_xlim(start.clean[0] - 0.1, start.clean[0] + 0.015)
     right.set(xlabel="words alone that are read", xlim=(-0.02, 1.02))
-    left.set_ylim(bottom=0)
     for axes in (left, right):
+        axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    names.axis("off")
+    names.legend(loc="center left", frameon=False, fontsize=8, labelspacing=0.9, borderpad=0)
     return figure
+
+
+def _looks(number: int, name: str) -> dict[str, Any]:
+    """Return colour, marker and line: latents that read are blue, random ones grey."""
+    marker = style(number)["marker"]
+    if name in READING:
+        place = READING.index(name)
+        lines = ("-", "--", ":", "-.")
+        return {"color": style(0)["color"], "marker": marker, "linestyle": lines[place], "linewidth": 1.6 - 0.2 * place}
+    if name in (RANDOM, AS_ACTIVE):
+        return {"color": "0.55", "marker": marker, "linestyle": "-" if name == RANDOM else "--", "linewidth": 1.1}
+    return {"color": style(1 + number % 5)["color"], "marker": marker, "linestyle": "-", "linewidth": 1.1}
 
 
 def wild(found: Any) -> Any:
@@ -118,10 +127,10 @@ def wild(found: Any) -> Any:
     from matplotlib.figure import Figure
 
     rows = found.rows()
-    order = sorted(range(len(rows)), key=lambda i: not rows[i]["explained"])[: 3 * _SHOWN]
+    order = sorted(range(len(rows)), key=lambda i: _rank(rows[i]))[: 3 * _SHOWN]
     place_of = {int(item): i for i, item in enumerate(found.items.tolist())}
     lines = -(-len(order) // _SHOWN)
-    figure = Figure(figsize=(9.6, 1.9 * lines), layout="constrained")
+    figure = Figure(figsize=(9.6, 2.0 * lines), layout="constrained")
     grid = figure.subplots(lines, _SHOWN, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -129,7 +138,12 @@ def wild(found: Any) -> Any:
         row, axes = rows[i], grid.flat[place]
         axes.imshow(found.images[place_of[row["item"]]].permute(1, 2, 0).numpy())
         axes.set_title(
-            f"{row['shown']}\nanswer: {row['answer']}\nwithout: {row['without the latents']}", fontsize=7, pad=2,
-            color="black" if row["explained"] else "0.5",
+            f"{row['shown']}\nanswer: {row['answer']}\nlatents removed: {row['without the latents']}\n"
+            f"painted over: {row['painted over'] or '?'}", fontsize=6.5, pad=2,
         )  # fmt: skip
     return figure
+
+
+def _rank(row: dict[str, Any]) -> int:
+    """Put first what both removals put right, then what either does."""
+    return -sum(row[name] == row["shown"] for name in ("without the latents", "painted over"))

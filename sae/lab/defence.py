@@ -88,6 +88,8 @@ class Defence:
     name: str
     amounts: tuple[float, ...]
     answers: Callable[[Bed, float], Answers]
+    latents: tuple[int, ...] = ()
+    """In the order in which they go, of a defence that removes latents."""
 
 
 @dataclass(frozen=True)

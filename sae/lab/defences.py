@@ -7,6 +7,7 @@ own, here (`learnt_subspace`) the subspace to remove is learnt by what the class
 components on.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,9 +27,12 @@ from sae.subjects.base import Activation
 from sae.subjects.heads import Head, attention_heads, mean_contributions, without_heads
 from sae.tensors import Batch
 
-COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+logger = logging.getLogger(__name__)
+
+MOST = 3 / 4
+"""Of all latents that are removed at most, and a third of them beside others as active."""
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-READING = ("latents by effect", "latents by rise", "latents by words alone")
+READING = ("latents by both", "latents by words alone", "latents by rise", "latents by effect")
 HEADS, LEARNT, PRINCIPAL = "attention heads", "spelling subspace, learnt", "spelling subspace, principal"
 RANDOM, AS_ACTIVE = "random latents", "random latents as active"
 DRAWS = 3
@@ -47,22 +51,36 @@ def defences(matched: Bed, dictionary: Dictionary, heads: int | None, seed: int)
     """
     written, clean = (mean_activation(matched.codes(dictionary, kind)) for kind in (WRITTEN, CLEAN))
     alone = mean_activation(matched.codes(dictionary, WORDS))
-    orders = dict(
-        zip(READING, (effects(matched, dictionary), written - clean, alone - clean), strict=True)
-    )  # fmt: skip
-    counts = tuple(one for one in COUNTS if one < dictionary.d_sae)
+    scores = both(written, alone, clean), alone - clean, written - clean, effects(matched, dictionary)
+    orders = dict(zip(READING, scores, strict=True))  # fmt: skip
+    counts = counts_to(round(MOST * dictionary.d_sae))
     ranked = {name: scores.argsort(descending=True).tolist() for name, scores in orders.items()}
     found = [_latents(name, dictionary, order, counts) for name, order in ranked.items()]
-    best = ranked[READING[0]]
-    found.append(_latents(AS_ACTIVE, dictionary, as_active(best[: counts[-1]], written), counts))
+    best = ranked[READING[0]][: dictionary.d_sae // 3]
+    found.append(_latents(AS_ACTIVE, dictionary, as_active(best, written), counts))
     found += _random(dictionary, written, counts, seed)
-    return [*found, _neurons(matched), _difference(matched), *_subspaces(matched), _heads(matched, heads)]
+    return [*found, _neurons(matched), _difference(matched), *_subspaces(matched), *_heads(matched, heads)]
+
+
+def counts_to(most: int) -> tuple[int, ...]:
+    """Return 1, 2, 4, 8, 16, 32 and from there powers of two and one and a half of them, as far as `most`."""
+    doubled = [2**i for i in range(max(most, 1).bit_length())]
+    return tuple(one for one in sorted({*doubled, *(3 * one // 2 for one in doubled if one >= 32)}) if one <= most)
 
 
 def mean_activation(codes: Codes) -> Float[Tensor, " d_sae"]:
     """Return the mean of every latent over rows."""
     total = torch.zeros(codes.d_sae, dtype=torch.float64)
     return total.index_add_(0, codes.indices.long(), codes.values.detach().double()) / len(codes)
+
+
+def both(
+    written: Float[Tensor, " d_sae"], alone: Float[Tensor, " d_sae"], clean: Float[Tensor, " d_sae"]
+) -> Float[Tensor, " d_sae"]:
+    """Return by how much each latent rises for words on pictures and for words alone, the smaller of the two, less its
+    mean on clean pictures once more, so that what pictures need as well goes last.
+    """
+    return torch.minimum(written, alone) - 2 * clean
 
 
 def effects(bed: Bed, dictionary: Dictionary) -> Float[Tensor, " d_sae"]:
@@ -110,7 +128,7 @@ def _latents(name: str, dictionary: Dictionary, order: Sequence[int], counts: Se
     def answers(bed: Bed, amount: float) -> Answers:
         return bed.without_latents(dictionary, list(order[: int(amount)]))
 
-    return Defence(name, tuple(map(float, (one for one in counts if one <= len(order)))), answers)
+    return Defence(name, tuple(float(one) for one in counts if one <= len(order)), answers, tuple(order))
 
 
 def _random(
@@ -132,7 +150,7 @@ def _neurons(matched: Bed) -> Defence:
     def answers(bed: Bed, amount: float) -> Answers:
         return bed.without(vector_parts(torch.eye(len(centre))[order[: int(amount)]], centre))
 
-    return Defence("neurons", tuple(float(one) for one in COUNTS if one < len(centre)), answers)
+    return Defence("neurons", tuple(map(float, counts_to(len(centre) - 1))), answers)
 
 
 def _difference(matched: Bed) -> Defence:
@@ -146,7 +164,7 @@ def _subspaces(matched: Bed) -> list[Defence]:
     panels = matched.panels(EMBEDDING)
     clean, written = (panels[kind].x[:, 0].float() for kind in (CLEAN, WRITTEN))
     centre, components = clean.mean(0), spelling_components(written - clean, matched.pairs.word)
-    sizes = tuple(float(one) for one in COUNTS if one < min(components.shape))
+    sizes = tuple(float(one) for one in counts_to(min(components.shape) - 1) if one & (one - 1) == 0)
 
     def principal(bed: Bed, amount: float) -> Answers:
         return bed.without(vector_parts(components[: int(amount)], centre), hookpoint=EMBEDDING)
@@ -191,19 +209,22 @@ def learnt_subspace(
     return torch.linalg.qr(basis.detach()).Q.T
 
 
-def _heads(matched: Bed, last_layers: int | None) -> Defence:
+def _heads(matched: Bed, last_layers: int | None) -> list[Defence]:
     """Take heads out, first those whose absence alone lowers success most for what it costs clean accuracy."""
     heads = attention_heads(matched.subject, last_layers)
+    if not heads:
+        logger.info("%s: the attention heads of its image tower are not known, so none is removed.", matched.subject.id)
+        return []
     images = matched.images[CLEAN][:_MEAN_IMAGES]
     means = mean_contributions(heads, lambda: matched.subject.forward(Batch(first_example=0, images=images)))
     order: list[Head] = sorted(heads, key=partial(_cost_of, matched, means))
-    sizes = range(1, len(heads)) if len(heads) <= 8 else [one for one in COUNTS if one < len(heads)]
+    sizes = range(1, len(heads)) if len(heads) <= 8 else counts_to(len(heads) - 1)
 
     def answers(bed: Bed, amount: float) -> Answers:
         with without_heads(order[: int(amount)], means):
             return bed.anew()
 
-    return Defence(HEADS, tuple(map(float, sizes)), answers)
+    return [Defence(HEADS, tuple(map(float, sizes)), answers)]
 
 
 def _cost_of(bed: Bed, means: Any, head: Head) -> float:

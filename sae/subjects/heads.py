@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae.errors import SubjectError
-
 
 @dataclass(frozen=True)
 class Head:
@@ -32,14 +30,11 @@ class Head:
 
 
 def attention_heads(subject: Any, last_layers: int | None = None) -> list[Head]:
-    """Return the heads of an image tower, of a ModifiedResNet those of its attention pool.
+    """Return the heads of an image tower, of a ModifiedResNet those of its attention pool; none of another kind.
 
     Args:
         subject: a CLIP model.
         last_layers: only of so many layers at its end; all of them if not given.
-
-    Raises:
-        SubjectError: the tower is of a kind whose heads are not known.
     """
     visual: Any = getattr(getattr(subject, "model", None), "visual", None)
     layers: list[tuple[str, Any, Any]] = []
@@ -51,8 +46,6 @@ def attention_heads(subject: Any, last_layers: int | None = None) -> list[Head]:
     elif hasattr(visual, "trunk"):
         blocks = enumerate(getattr(visual.trunk, "blocks", []))
         layers = [(f"visual.blocks.{i}.attn", block.attn, block.attn.proj) for i, block in blocks]
-    if not layers:
-        raise SubjectError(f"{subject.id}: the attention heads of its image tower are not known.")
     found = []
     for name, attention, projection in layers[-last_layers:] if last_layers else layers:
         width = projection.weight.shape[1] // attention.num_heads
