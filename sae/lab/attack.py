@@ -17,7 +17,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts.lettering import FONTS
 from sae.lab import attack_picture
 from sae.lab.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
-from sae.lab.defences import AS_ACTIVE, READING, as_active, defences, mean_activation
+from sae.lab.defences import AS_ACTIVE, READING, as_active, defences, mean_activation, on_unseen_words
 from sae.lab.finding import Finding, Picture
 from sae.lab.lettered import GROUNDS, MATCH_FONTS, SCORE_FONTS, class_of, drawn, things
 from sae.lab.stroop import CONDITIONS, INCONGRUENT, in_ink, on_pictures
@@ -94,7 +94,8 @@ def run(config: Config) -> Finding:
     latents = next(one.latents for one in kinds if one.name == lead)[: int(to_choose[lead][picked[lead]].amount)]
     written = mean_activation(beds[FIND].codes(bench.dictionary, WRITTEN))
     wild = in_the_wild(bench, reader, hookpoint, latents, as_active(latents, written))
-    found = Attack(manner, scored, words, stroop, to_report, picked, lead, wild)
+    unseen = on_unseen_words(beds[FIND], beds[SCORE], bench.dictionary, len(latents))
+    found = Attack(manner, scored, words, stroop, to_report, picked, lead, unseen, wild)
     return found.finding(bench.about, beds[SCORE])
 
 
@@ -157,6 +158,7 @@ class Attack:
         points: curves of every defence on the half to score on.
         picked: which of its points each defence takes, chosen elsewhere.
         lead: the way of finding latents that read that leaves least success where numbers are chosen.
+        unseen: success on words by which latents were not found, see `defences.on_unseen_words`.
         wild: attacks that nobody made, with the latents of `lead` removed.
     """
 
@@ -167,6 +169,7 @@ class Attack:
     points: Mapping[str, Sequence[Point]]
     picked: Mapping[str, int]
     lead: str
+    unseen: Mapping[str, float]
     wild: Wild
 
     def finding(self, about: Mapping[str, Any], bed: Bed) -> Finding:
@@ -234,7 +237,8 @@ class Attack:
                 figures[f"{place}: what is shown"] = row["what is shown"]
                 if row["condition"] == INCONGRUENT:
                     figures[f"{place}: what is written"] = row["what is written"]
-        return figures | self.wild.figures()
+        found = {f"found on every other word: {name}": value for name, value in self.unseen.items()}
+        return figures | found | self.wild.figures()
 
     def verdict(self, figures: Mapping[str, float]) -> str:
         latents = self.lead

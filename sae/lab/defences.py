@@ -35,8 +35,8 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 READING = ("latents by both", "latents by words alone", "latents by rise", "latents by effect")
 HEADS, LEARNT, PRINCIPAL = "attention heads", "spelling subspace, learnt", "spelling subspace, principal"
 RANDOM, AS_ACTIVE = "random latents", "random latents as active"
-DRAWS = 3
-LEARNING_STEPS, LEARNING_RATE = 120, 0.02
+DRAWS = 2
+LEARNING_STEPS, LEARNING_RATE = 80, 0.02
 _GRADIENT_IMAGES, _MEAN_IMAGES = 64, 256
 
 
@@ -63,9 +63,9 @@ def defences(matched: Bed, dictionary: Dictionary, heads: int | None, seed: int)
 
 
 def counts_to(most: int) -> tuple[int, ...]:
-    """Return 1, 2, 4, 8, 16, 32 and from there powers of two and one and a half of them, as far as `most`."""
+    """Return powers of two, from 128 on one and a half of each as well, as far as `most`."""
     doubled = [2**i for i in range(max(most, 1).bit_length())]
-    return tuple(one for one in sorted({*doubled, *(3 * one // 2 for one in doubled if one >= 32)}) if one <= most)
+    return tuple(one for one in sorted({*doubled, *(3 * one // 2 for one in doubled if one >= 128)}) if one <= most)
 
 
 def mean_activation(codes: Codes) -> Float[Tensor, " d_sae"]:
@@ -121,6 +121,27 @@ def as_active(latents: Sequence[int], activity: Float[Tensor, " d_sae"]) -> list
         nearest = int((activity - activity[latent]).abs().masked_fill(~free, torch.inf).argmin())
         free[nearest] = False
         found.append(nearest)
+    return found
+
+
+def on_unseen_words(matched: Bed, scored: Bed, dictionary: Dictionary, n: int) -> dict[str, float]:
+    """Find latents (by `both`) on every other word only; return success on those words and on the others, held out.
+
+    Whether they read, or each only knows words that it was found by.
+    """
+    means = []
+    for kind, word in ((WRITTEN, matched.pairs.word), (WORDS, matched.truth[WORDS]), (CLEAN, matched.pairs.word)):
+        example = matched.panels(matched.hookpoint)[kind].keep.nonzero()[:, 0]
+        means.append(mean_activation(matched.codes(dictionary, kind).on((word[example] % 2 == 0).nonzero()[:, 0])))
+    order = both(*means).argsort(descending=True)[:n].tolist()
+    before, after = scored.untouched(), scored.without_latents(dictionary, order) if n else scored.untouched()
+    seen, found = scored.pairs.word % 2 == 0, {}
+    for when, answers in (("before", before), ("after", after)):
+        wins = succeeded(answers[WRITTEN], before[CLEAN], scored.pairs.word)[:, 0].double()
+        found |= {
+            f"words found by, {when}": float(wins[seen].mean()),
+            f"other words, {when}": float(wins[~seen].mean()),
+        }
     return found
 
 

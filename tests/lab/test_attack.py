@@ -106,6 +106,14 @@ def test_effects_are_what_each_latent_adds_to_the_word_against_the_truth() -> No
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_latents_that_each_read_one_word_do_not_defend_against_words_that_they_were_not_found_by() -> None:
+    of, dictionary = beds(), bench().dictionary
+    found = defences.on_unseen_words(of[FIND], of[SCORE], dictionary, N // 2)
+    assert found["words found by, before"] == found["other words, before"] == found["other words, after"] == 1
+    assert found["words found by, after"] == 0
+    assert defences.on_unseen_words(of[FIND], of[SCORE], dictionary, 0)["words found by, after"] == 1
+
+
 def test_as_active_takes_the_nearest_free_latent() -> None:
     activity = torch.tensor([5.0, 1.0, 4.9, 1.1, 0.0], dtype=torch.float64)
     assert defences.as_active([0, 1], activity) == [2, 3]

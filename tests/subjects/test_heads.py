@@ -55,9 +55,9 @@ def test_contributions_of_all_heads_and_the_bias_make_the_mean_output(kind: str,
     subject, batch = opened(tmp_path, kind)
     heads = attention_heads(subject, last_layers=1)
     means = mean_contributions(heads, lambda: subject.forward(batch))
-    outputs: list[torch.Tensor] = []
+    outputs: list[Any] = []
     handle = heads[0].attention.register_forward_hook(
-        lambda _, __, out: outputs.append(out[0] if isinstance(out, tuple) else out)
+        lambda _, __, out: outputs.append(out[0] if isinstance(out, tuple) else out)  # type: ignore[index]
     )
     subject.forward(batch)
     mean = outputs[0].flatten(0, -2).mean(0)
