@@ -42,6 +42,10 @@ from sae.lab.written import (
 )
 
 
+LEAD = "latents that read"
+"""Found in whichever way leaves least success where numbers are chosen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(WorkbenchConfig):
     """Settings of `sae lab attack`."""
@@ -221,8 +225,8 @@ class Attack:
                 f"accuracy with words on, {reader}": start.written[i],
                 f"words alone read, {reader}": start.words[i],
             }
-        for name in self.points:
-            one = self.best(name)
+        best = {LEAD: self.best(self.lead)} | {name: self.best(name) for name in self.points}
+        for name, one in best.items():
             figures |= {
                 f"{name}: number": one.amount,
                 f"{name}: success": one.success[0],
