@@ -41,7 +41,6 @@ from sae.lab.written import (
     succeeded,
 )
 
-
 LEAD = "latents that read"
 """Found in whichever way leaves least success where numbers are chosen."""
 
