@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sae.errors import ConfigError, EvaluationError
-from sae.inputs.concepts.lettering import FONTS
+from sae.inputs.lettering import FONTS
 from sae.lab import attack_picture
 from sae.lab.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
 from sae.lab.defences import AS_ACTIVE, READING, as_active, defences, mean_activation, on_unseen_words

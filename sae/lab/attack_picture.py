@@ -139,7 +139,7 @@ def wild(found: Any) -> Any:
         axes.imshow(found.images[place_of[row["item"]]].permute(1, 2, 0).numpy())
         axes.set_title(
             f"{row['shown']}\nanswer: {row['answer']}\nlatents removed: {row['without the latents']}\n"
-            f"painted over: {row['painted over'] or '?'}", fontsize=6.5, pad=2,
+            f"painted over: {row['painted over'] or '?'}", fontsize=6, pad=2,
         )  # fmt: skip
     return figure
 

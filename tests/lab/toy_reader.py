@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import sae.inputs.concepts  # noqa: F401  (before sae.inputs.writing, which it imports)
 from sae.activations.store import Provenance
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.evaluation.sample import Sample
