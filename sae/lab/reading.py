@@ -280,7 +280,7 @@ def rows_of(shown: Shown, responses: Responses, read: tuple[Areas, Words, Seeing
                 "words from things": round(float(area.words[unit]), 3),
                 "letters from things": round(float(area.letters[unit]), 3),
                 "words from letters": round(float(area.words_from_letters[unit]), 3),
-                "agreement": round(float(see.agreement[unit]), 3),
+                "agreement": round(agreement, 3) if isfinite(agreement := float(see.agreement[unit])) else "",
                 "fires most for": " ".join(best),
                 "reads best of all": " ".join(shown.strings.texts[one] for one in own[:5]),
             }

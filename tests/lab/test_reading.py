@@ -1,5 +1,6 @@
 """Words drawn for a subject with latents that read, one that sees any text, and latents that see things."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_reading_beside_seeing(shown: Shown) -> None:
     assert see.agreement[:N].tolist() == pytest.approx([1.0] * N)
     assert see.agreement[N:].isnan().all(), "readers are silent for things"
     assert (see.shuffled[:N] < 1).any()
+
+
+def test_rows_of_latents_that_never_fire_for_things_are_plain_json(shown: Shown) -> None:
+    responses = reading.responses_of(bench(), shown)[reading.LATENTS]
+    readers = reading.word_readers(responses, shown)
+    read = reading.areas(responses, shown), readers, reading.seeing(responses, shown, readers)
+    rows = reading.rows_of(shown, responses, read, 2 * N + 1)
+    assert rows[0]["latent"] == TEXTURE and {row["agreement"] for row in rows if row["latent"] >= N} == {""}
+    json.dumps(rows, allow_nan=False)
 
 
 def test_spearman_is_scipys() -> None:
