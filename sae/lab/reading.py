@@ -29,6 +29,8 @@ from sae.lab.reading_picture import draw
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 LATENTS = "latents"
+TEXT_SHARE = 0.9
+"""Share of activation from which on a unit is for text."""
 SETS = (LATENTS, "latents before selection", "neurons", "random directions")
 
 
@@ -57,12 +59,33 @@ class Areas:
         words: of words against things; words and fonts are others than those of `matched_words`.
         letters: of random letters against things.
         words_from_letters: of words against random letters.
+        matched_share, share: of the mean activation on words in that on words and things, where units are chosen and
+            held out; 0.5 fires for both alike, nan for neither. Negative activations count as none.
+        letters_share: the same of random letters, held out.
     """
 
     matched_words: Float[Tensor, " units"]
     words: Float[Tensor, " units"]
     letters: Float[Tensor, " units"]
     words_from_letters: Float[Tensor, " units"]
+    matched_share: Float[Tensor, " units"]
+    share: Float[Tensor, " units"]
+    letters_share: Float[Tensor, " units"]
+
+    @property
+    def for_text(self) -> Bool[Tensor, " units"]:
+        """Units that fire nine times as much for words as for things, on both halves."""
+        return (self.matched_share > TEXT_SHARE) & (self.share > TEXT_SHARE)
+
+    @property
+    def for_any_text(self) -> Bool[Tensor, " units"]:
+        """Of these, units that do so for random letters."""
+        return self.for_text & (self.letters_share > TEXT_SHARE)
+
+    @property
+    def for_things(self) -> Bool[Tensor, " units"]:
+        """Units that fire nine times as much for things as for words, on both halves."""
+        return (self.matched_share < 1 - TEXT_SHARE) & (self.share < 1 - TEXT_SHARE)
 
     @property
     def reads(self) -> Bool[Tensor, " units"]:
@@ -80,12 +103,19 @@ def areas(responses: Responses, shown: Shown) -> Areas:
         keep = (one | other) & on
         return responses.on(keep).auc(one[keep, None])[:, 0]
 
+    def shared(one: Tensor, on: Tensor) -> Tensor:
+        drawn, seen = (_positive(responses.on(part & on)) for part in (one, thing))
+        return drawn / (drawn + seen)
+
     scored = ~match & (~half | thing)
     return Areas(
         area(words, thing, match & half),
         area(words, thing, scored),
         area(letters, thing, ~match),
         area(words, letters, ~match),
+        shared(words, match),
+        shared(words, ~match),
+        shared(letters, ~match),
     )
 
 
@@ -228,11 +258,11 @@ def run(config: Config) -> Finding:
     picture = Picture(
         lambda: draw(shown, responses[LATENTS], read, figures),
         rows,
-        "Left: every unit, how well it tells words, and letters drawn at random, from pictures of things; on the "
-        "diagonal it sees text and does not read. Middle: strings that one unit, chosen on four fonts, tells from all "
-        f"other strings in three others (AUC above {MONOSEMANTIC_AUC}). Right: for every class the latent that reads "
-        "its name best, before selection, and whether it sees the thing. Below: strings that excite the latents that "
-        "tell words from things best.",
+        "Left: every unit, the share of its mean activation that is on words rather than things, and on letters drawn "
+        "at random; on the diagonal it sees text and does not read. Middle: strings that one unit, chosen on four "
+        f"fonts, tells from all other strings in three others (AUC above {MONOSEMANTIC_AUC}). Right: for every class "
+        "the latent that reads its name best, before selection, and whether it sees the thing. Below: strings that "
+        "excite the latents that tell words from things best.",
     )
     return Finding("reading", bench.about, figures, rows, verdict(figures), {"lab-reading": picture})
 
@@ -248,6 +278,9 @@ def figures_of(shown: Shown, read: Mapping[str, tuple[Areas, Words, Seeing]]) ->
             f"{name}: units": float(len(reads)),
             f"{name}: units that read": float(reads.sum()),
             f"{name}: best area of words": float(area.words[area.matched_words.argmax()]),
+            f"{name}: units for text": float(area.for_text.sum()),
+            f"{name}: of these for random letters too": float(area.for_any_text.sum()),
+            f"{name}: units for things": float(area.for_things.sum()),
             f"{name}: letters, of units that read": _mean(area.letters[reads]),
             f"{name}: words from letters, of units that read": _mean(area.words_from_letters[reads]),
         }
@@ -278,6 +311,7 @@ def rows_of(shown: Shown, responses: Responses, read: tuple[Areas, Words, Seeing
             {
                 "latent": unit,
                 "words from things": round(float(area.words[unit]), 3),
+                "share of words": round(share, 3) if isfinite(share := float(area.share[unit])) else "",
                 "letters from things": round(float(area.letters[unit]), 3),
                 "words from letters": round(float(area.words_from_letters[unit]), 3),
                 "agreement": round(agreement, 3) if isfinite(agreement := float(see.agreement[unit])) else "",
@@ -313,8 +347,10 @@ def verdict(figures: Mapping[str, float]) -> str:
     both = "classes read and seen by one unit"
     shuffled = get(LATENTS, f"{what}, shuffled")
     return (
-        f"{n_read:.0f} of {get(LATENTS, 'units'):.0f} latents tell words from things (AUC above "
-        f"{MONOSEMANTIC_AUC}){texture}. {get(LATENTS, what):.0%} of "
+        f"{n_read:.0f} of {get(LATENTS, 'units'):.0f} latents tell words from things (AUC above {MONOSEMANTIC_AUC})"
+        f"{texture}; {get(LATENTS, 'units for text'):.0f} fire nine times as much for words as for things, "
+        f"{get(LATENTS, 'of these for random letters too'):.0f} of them for random letters too (random directions "
+        f"{get('random directions', 'units for text'):.0f}). {get(LATENTS, what):.0%} of "
         f"{figures['classes']:.0f} class names have a latent that tells them from all other strings in unseen fonts "
         f"({get(SETS[1], what):.0%} before selection; {listed}; names dealt at random "
         f"{shuffled:.0%}; strings of random letters {letters:.0%}), and one latent both reads and sees "
@@ -325,6 +361,10 @@ def verdict(figures: Mapping[str, float]) -> str:
 def _means(responses: Responses, group: Int[Tensor, " items"], n: int) -> Float[Tensor, "units groups"]:
     weights = Weights.of_groups(group, n)
     return responses.total(weights) / weights.totals
+
+
+def _positive(responses: Responses) -> Float[Tensor, " units"]:
+    return torch.cat([block.clamp(min=0).double().mean(0) for _, block in responses.blocks()])
 
 
 def _mean(values: Tensor) -> float:

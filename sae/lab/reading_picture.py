@@ -26,12 +26,14 @@ def draw(shown: Shown, responses: Responses, read: Mapping[str, Any], figures: M
 
 
 def _areas(axes: Any, read: Mapping[str, Any]) -> None:
-    for number, (name, colour) in enumerate((("random directions", "0.75"), ("neurons", style(1)["color"]), ("latents", style(0)["color"]))):  # fmt: skip  # noqa: E501
-        area = read[name][0]
-        axes.scatter(area.words, area.letters, s=7, alpha=0.55, linewidths=0, color=colour, label=name, zorder=number)
+    colours = {"random directions": "0.75", "neurons": style(1)["color"], "latents": style(0)["color"]}
+    for number, (name, colour) in enumerate(colours.items()):
+        x, y = read[name][0].share, read[name][0].letters_share
+        axes.scatter(x, y, s=7, alpha=0.5, linewidths=0, color=colour, label=name, zorder=number)
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
-    axes.axvline(MONOSEMANTIC_AUC, color="0.85", linewidth=0.8, zorder=0)
-    axes.set(xlabel="AUC, words against things", ylabel="AUC, random letters against things")
+    for line in (axes.axvline, axes.axhline):
+        line(0.5, color="0.9", linewidth=0.8, zorder=0)
+    axes.set(xlabel="share of activation on words, not things", ylabel="the same of random letters")
     axes.set_title("does it read, or see text?", fontsize=9, loc="left")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -57,6 +57,9 @@ def test_a_latent_for_any_text_sees_and_does_not_read(shown: Shown) -> None:
     found = reading.areas(reading.responses_of(bench(), shown)[reading.LATENTS], shown)
     assert found.words[TEXTURE] == found.letters[TEXTURE] == 1 and found.words_from_letters[TEXTURE] == 0.5
     assert found.reads.nonzero().flatten().tolist() == [TEXTURE]
+    assert found.for_text.nonzero().flatten().tolist() == list(range(N, 2 * N + 1)), "readers fire for words only"
+    assert found.for_any_text.nonzero().flatten().tolist() == [TEXTURE]
+    assert not found.for_things.any(), "a thing's latent fires for its name as well"
 
 
 def test_the_latent_of_each_name_reads_it_and_its_anagram_does_not_excite_it(shown: Shown) -> None:
