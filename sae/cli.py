@@ -259,8 +259,11 @@ def serve(arguments: list[str]) -> None:
     if store is not None:
         from sae.features.live.asks import asks_of
         from sae.features.live.opening import open_loaded
+        from sae.lab.live import SteerAsk
 
-        asks = asks_of(open_loaded(catalog, Path(store), others))
+        loaded = open_loaded(catalog, Path(store), others)
+        asks, steer = asks_of(loaded), SteerAsk.of(loaded, Path(store))
+        asks |= {} if steer is None else {"steer": steer}
     run(catalog, int(port), asks, lambda address: print(f"{catalog!r}\n{address}  (Ctrl-C ends it)", flush=True))
 
 
@@ -300,13 +303,13 @@ def lab(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return
-    found, folder = run_method(arguments[0], arguments[1:])
+    found, settings = run_method(arguments[0], arguments[1:])
     if found.rows:
         log.table(list(found.rows[0]), [list(row.values()) for row in found.rows])
     log.table(("figure", "value"), list(found.figures.items()))
     print(found.verdict)
-    if folder is not None:
-        found.save(folder)
+    for folder in settings.folders(found.method):
+        found.save(folder, settings.settings())
         print(f"saved in {folder}")
 
 

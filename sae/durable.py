@@ -1,11 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files to which whole lines are appended."""
 
+import fcntl
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO, Any
 
 from sae.errors import SaeError
+
+logger = logging.getLogger(__name__)
 
 Bytes = bytes | memoryview
 TEMPORARY = ".tmp"
@@ -58,3 +65,63 @@ def _discard(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return
+
+
+class Journal:
+    """A file of JSON lines that is only ever appended to; reading takes in what other processes have added since.
+
+    A line is written whole, under a lock on the file, and flushed to the disk before anybody hears of it, so writers in
+    any number of threads and processes lose nothing.
+
+    Args:
+        path: of the file, which is made by the first line.
+        take: is given every line once, in order; raises ValueError, KeyError or TypeError for what is no line of this
+            file, which is then left out with a warning.
+        error: what to raise when the file cannot be written.
+    """
+
+    def __init__(self, path: Path, take: Callable[[Any], None], error: type[SaeError] = SaeError) -> None:
+        self.path, self.lock = path, threading.RLock()
+        self._take, self._error, self._read_to = take, error, 0
+
+    def append(self, make: Callable[[], Any]) -> None:
+        """Write what `make` returns as one line; it is called under the lock, when all earlier lines are known."""
+        with self.lock, self._locked() as file:
+            self.refresh()
+            line = json.dumps(make(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            # After a crash in mid-line the next one begins on a line of its own.
+            torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+            file.write(b"\n" + line if torn else line)
+            file.flush()
+            os.fsync(file.fileno())
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the lines that are new; one without its end is still being written."""
+        with self.lock:
+            if not self.path.is_file():
+                return
+            with self.path.open("rb") as file:
+                file.seek(self._read_to)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read_to += len(whole)
+            for number, line in enumerate(whole.split(b"\n")):
+                if line:
+                    self._taken(line, number)
+
+    def _taken(self, line: bytes, number: int) -> None:
+        try:
+            self._take(json.loads(line))
+        except (ValueError, KeyError, TypeError) as cause:
+            logger.warning("%s: new line %d is no act and is left out: %r", self.path, number, cause)
+
+    def _locked(self) -> IO[bytes]:
+        """Open the file at its end; it is locked until it is closed."""
+        try:
+            file = self.path.open("ab+")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0, os.SEEK_END)
+        except OSError as cause:
+            raise self._error(f"{self.path}: cannot be written: {cause.strerror}.") from cause
+        return file

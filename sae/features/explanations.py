@@ -6,24 +6,18 @@ lose nothing; an edit names the revision it was made from, so nobody writes over
 score the revision that was tested, so it never stands for another text. Needs no torch.
 """
 
-import fcntl
-import json
-import logging
 import math
-import os
 import re
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from sae.durable import Journal
 from sae.errors import CatalogError, nearest
 from sae.features.catalog import KINDS
-
-logger = logging.getLogger(__name__)
 
 FILE = "explanations.jsonl"
 MOST_CHARACTERS = {"text": 2000, "author": 80, "method": 80}
@@ -119,31 +113,30 @@ class Explanations:
 
     def __init__(self, folder: Path | str) -> None:
         self.path = Path(folder) / FILE
-        self._read_to = 0
+        self._journal = Journal(self.path, self._fold, CatalogError)
         self._state: dict[str, Explanation] = {}
         self._by_card: dict[tuple[str, int], list[str]] = {}
-        self._lock = threading.RLock()
 
     def of(self, kind: str, index: int) -> list[Explanation]:
         """Return the explanations of a card, best first: by votes, then by score, then by age."""
-        with self._lock:
-            self._refresh()
+        with self._journal.lock:
+            self._journal.refresh()
             return self._best_first(kind, index)
 
     def by_card(self, kind: str) -> dict[int, list[Explanation]]:
         """Return the explanations of all cards of a kind that have any, by number, best first."""
-        with self._lock:
-            self._refresh()
+        with self._journal.lock:
+            self._journal.refresh()
             return {index: self._best_first(kind, index) for other, index in self._by_card if other == kind}
 
     def __iter__(self) -> Iterator[Explanation]:
-        with self._lock:
-            self._refresh()
+        with self._journal.lock:
+            self._journal.refresh()
             return iter(list(self._state.values()))
 
     def __getitem__(self, name: str) -> Explanation:
-        with self._lock:
-            self._refresh()
+        with self._journal.lock:
+            self._journal.refresh()
             if name not in self._state:
                 raise CatalogError(f"{self.path}: no explanation {name!r}.")
             return self._state[name]
@@ -203,47 +196,18 @@ class Explanations:
         return sorted(found, key=lambda one: (-one.tally, -(one.score or 0.0), one.time))
 
     def _append(self, make: Callable[[], dict[str, Any]]) -> Explanation:
-        """Write what `make` returns as one line; it is called under the lock, when all earlier lines are known."""
-        with self._lock, self._locked() as file:
-            act = make()
-            _check(act)
-            act |= {"id": secrets.token_hex(8), "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
-            # After a crash in mid-line the next act begins on a line of its own.
-            torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
-            line = json.dumps(act, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-            file.write(b"\n" + line if torn else line)
-            file.flush()
-            os.fsync(file.fileno())
-            return self[act.get("of", act["id"])]
+        """Write the act that `make` returns; it is called when all earlier ones are known."""
+        added: dict[str, Any] = {}
 
-    def _locked(self) -> IO[bytes]:
-        """Open the log at its end; it is locked until it is closed."""
-        try:
-            file = self.path.open("ab+")
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0, os.SEEK_END)
-        except OSError as cause:
-            raise CatalogError(f"{self.path}: cannot be written: {cause.strerror}.") from cause
-        return file
+        def act() -> dict[str, Any]:
+            made = make()
+            _check(made)
+            made |= {"id": secrets.token_hex(8), "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+            added.update(made)
+            return made
 
-    def _refresh(self) -> None:
-        """Take in the lines that are new; one without its end is still being written."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read_to)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.split(b"\n")):
-            if line:
-                self._take(line, number)
-        self._read_to += len(whole)
-
-    def _take(self, line: bytes, number: int) -> None:
-        try:
-            self._fold(json.loads(line))
-        except (ValueError, KeyError, TypeError) as cause:
-            logger.warning("%s: new line %d is no act and is left out: %r", self.path, number, cause)
+        self._journal.append(act)
+        return self[added.get("of", added["id"])]
 
     def _fold(self, act: Mapping[str, Any]) -> None:
         if act["act"] == "add":

@@ -52,14 +52,16 @@ class Finding:
             "figures": dict(self.figures),
             "verdict": self.verdict,
             "rows": [dict(row) for row in self.rows],
+            "pictures": {name: picture.caption for name, picture in self.pictures.items()},
         }
 
-    def save(self, folder: Path) -> None:
-        """Write FOLDER/METHOD.json, and per picture PNG, PDF and CSV."""
+    def save(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
+        """Write FOLDER/METHOD.json, with the settings of the run if given, and per picture PNG, PDF and CSV."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{self.method}.json", self.to_json())
         for name, picture in self.pictures.items():
             caption = f"{picture.caption}\n{caption_hashes(self.about)}"
             save_picture(picture.draw(), folder / name, picture.rows, caption)
         for name, content in self.images.items():
             write_durably(folder / f"{name}.png", [content], SaeError)
+        # Last, so that whoever finds it finds its pictures too.
+        write_json(folder / f"{self.method}.json", self.to_json() | ({"settings": dict(settings)} if settings else {}))

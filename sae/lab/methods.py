@@ -1,12 +1,12 @@
 """The methods of the laboratory by name, and their command: sae lab METHOD [CONFIG.yaml] [--setting value ...]."""
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from sae.arguments import configured
 from sae.errors import ConfigError, nearest
 from sae.lab.finding import Finding
+from sae.lab.workbench import WorkbenchConfig
 
 METHODS: dict[str, str] = {
     "search": "sae.lab.search",
@@ -20,12 +20,13 @@ METHODS: dict[str, str] = {
     "steer": "sae.lab.steer",
     "reading": "sae.lab.reading",
     "attack": "sae.lab.attack",
+    "label": "sae.lab.label",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
 
-def run_method(name: str, arguments: list[str]) -> tuple[Finding, Path | None]:
-    """Run a method; return what it found, and the folder where its config wants it, or None.
+def run_method(name: str, arguments: list[str]) -> tuple[Finding, WorkbenchConfig]:
+    """Run a method; return what it found, and the config that it ran with.
 
     Raises:
         ConfigError: there is no such method.
@@ -34,7 +35,7 @@ def run_method(name: str, arguments: list[str]) -> tuple[Finding, Path | None]:
         raise ConfigError(f"unknown method {name!r}.{nearest(name, METHODS)}")
     module: Any = import_module(METHODS[name])
     config = configured(module.Config, arguments, f"sae lab {name}")
-    return module.run(config), config.out
+    return module.run(config), config
 
 
 def usage() -> str:

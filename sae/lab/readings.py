@@ -67,17 +67,17 @@ class Readings:
             yield first, self.of(range(first, min(first + _BLOCK, self.n_units)), lowest)
 
 
-def latents(bench: Workbench) -> Readings:
-    """Return the dictionary's latents."""
-    return Readings("latent", bench.dictionary, bench.sample)
+def latents(bench: Workbench, sample: Sample | None = None) -> Readings:
+    """Return the dictionary's latents, on the labelled sample if no other is given."""
+    return Readings("latent", bench.dictionary, bench.sample if sample is None else sample)
 
 
-def neurons(bench: Workbench, hookpoint: str | None = None) -> Readings:
+def neurons(bench: Workbench, hookpoint: str | None = None, sample: Sample | None = None) -> Readings:
     """Return the raw neurons, of another hookpoint if one is named: the subject then runs on the sample's examples.
 
     Behind a nonlinearity neurons have no negative side; name the hookpoint before it.
     """
-    sample = bench.sample
+    sample = bench.sample if sample is None else sample
     if hookpoint is not None:
         known = bench.subject.hookpoints()
         if hookpoint not in known:
@@ -106,8 +106,16 @@ def difference(sample: Sample, label: str) -> Readings:
     return Readings("direction", Directions.of(towards[None], sample.x.float().mean(0)), sample)
 
 
-def unit_of(bench: Workbench, unit: str, neurons_at: str | None = None) -> tuple[Readings, int]:
+def unit_of(
+    bench: Workbench, unit: str, neurons_at: str | None = None, sample: Sample | None = None
+) -> tuple[Readings, int]:
     """Return what a text names and the unit's number: `latent:12`, `neuron:3` or `direction:concept=dog`.
+
+    Args:
+        bench: with its latents and neurons.
+        unit: the text.
+        neurons_at: another hookpoint for neurons.
+        sample: to read on; the labelled one if not given, which a direction always needs.
 
     Raises:
         ConfigError: the text is none of these.
@@ -120,7 +128,7 @@ def unit_of(bench: Workbench, unit: str, neurons_at: str | None = None) -> tuple
         return difference(bench.sample, rest), 0
     if not rest.isdecimal():
         raise ConfigError(f"unit: {unit!r}; a {kind} is named by its number, as {kind}:12.")
-    found = latents(bench) if kind == "latent" else neurons(bench, neurons_at)
+    found = latents(bench, sample) if kind == "latent" else neurons(bench, neurons_at, sample)
     if int(rest) >= found.n_units:
         raise EvaluationError(f"{unit}: out of range; there are {found.n_units}, 0 to {found.n_units - 1}.")
     return found, int(rest)

@@ -18,9 +18,8 @@ from torch import Tensor
 from sae import log
 from sae.errors import ConfigError, nearest
 from sae.evaluation.pictures import style
-from sae.evaluation.sample import Sample, Units, halves
+from sae.evaluation.sample import Sample, Units
 from sae.features.live.given import Texts, frame_of
-from sae.inputs.base import Labelled
 from sae.lab.answers import Answers, answers_of, examples, generate
 from sae.lab.doses import Bed, Steering, doses, moved_most
 from sae.lab.finding import Finding, Picture
@@ -78,7 +77,7 @@ def run(config: Config) -> Finding:
     bench = Workbench.open(config)
     check_latents(bench.dictionary, [config.latent])
     reads, writes = places(bench.dictionary)
-    answers, sample = answers_of(bench, writes), _sample(bench)
+    answers, sample = answers_of(bench, writes), bench.any_sample
     beds = [
         Bed(bench.subject, answers, batch, reads, writes, config.kind, config.at)
         for batch in _halves(bench, sample, config.n_examples)
@@ -171,16 +170,6 @@ def finding(
     )
     picture = _picture(rows, others, target)
     return Finding("steer", about, figures, rows, verdict, {"lab-steer": picture})
-
-
-def _sample(bench: Workbench) -> Sample:
-    """Return the workbench's sample, or one without labels: steering needs none."""
-    if isinstance(bench.inputs, Labelled):
-        return bench.sample
-    _, rows = next(bench.vectors.whole_examples(bench.n_vectors))
-    match = halves(rows.example, bench.seed)
-    x = bench.vectors.read(0, len(rows), bench.vectors.dtype)
-    return Sample(x=x, rows=rows, pooled=False, labels={}, factors={}, label_names={}, match=match)
 
 
 def _halves(bench: Workbench, sample: Sample, n: int) -> list[Batch]:

@@ -1,5 +1,6 @@
 """A dictionary and its subject, ready to be changed and watched, with labelled examples split in two."""
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Any
 
 from sae.activations.reopen import open_store
 from sae.activations.store import ActivationStore, Vectors
+from sae.config import encode
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.io import load_dictionary
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.controls import random_directions
 from sae.evaluation.gather import take_sample
 from sae.evaluation.ground import Rows, check_belonging
-from sae.evaluation.sample import Sample, Units
+from sae.evaluation.sample import Sample, Units, halves
 from sae.features.building.known import raw_neurons
+from sae.features.catalog import Catalog
+from sae.features.findings import FOLDER
 from sae.inputs.base import Inputs, Labelled
 from sae.subjects.base import Subject
 
@@ -29,6 +33,9 @@ class WorkbenchConfig:
     """Store of its subject's vectors; the subject and the inputs are opened again by what it says."""
     out: Path | None = None
     """Folder for the finding: JSON, CSV and pictures; null prints it only."""
+    catalog: Path | None = None
+    """Catalog of the same dictionary, whose pages then show the finding; kept in CATALOG/lab/METHOD-UNIT, or give
+    --out CATALOG/lab/NAME."""
     n_vectors: int = 32_768
     """Work on about this many vectors, the first ones; latents are chosen on one half and scored on the other."""
     seed: int = 0
@@ -39,6 +46,33 @@ class WorkbenchConfig:
     def __post_init__(self) -> None:
         if self.n_vectors < 1:
             raise ConfigError(f"n_vectors: must be at least 1, got {self.n_vectors}.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the finding, as plain data: all settings but where it is kept and what runs it."""
+        return {name: value for name, value in encode(self).items() if name not in ("out", "catalog", "device")}
+
+    def folders(self, method: str) -> list[Path]:
+        """Return where findings are kept: in `out`, and in the catalog under the names of method and unit."""
+        kept = [] if self.out is None else [self.out]
+        if self.catalog is None:
+            return kept
+        latent, unit = getattr(self, "latent", None), str(getattr(self, "unit", ""))
+        of = f"latent-{latent}" if isinstance(latent, int) else unit.replace(":", "-") if ":" in unit else ""
+        name = re.sub(r"[^A-Za-z0-9._=+-]+", "-", f"{method}-{of}" if of else method)
+        return [*kept, self.catalog / FOLDER / name]
+
+    def check_catalog(self, dictionary: Dictionary) -> None:
+        """Refuse a catalog of another dictionary, whose latents are others.
+
+        Raises:
+            ConfigError: it is of another one.
+            CatalogError: it is no catalog.
+        """
+        if self.catalog is None:
+            return
+        of = Catalog.open(self.catalog).about.dictionary
+        if of.get("sha256") != dictionary.hash:
+            raise ConfigError(f"catalog: {self.catalog} is of {of.get('repr')}, not of {dictionary!r}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,7 @@ class Workbench:
             EvaluationError: the dictionary is of another subject or hookpoint than the store.
         """
         dictionary = load_dictionary(config.dictionary).to(config.device).eval()
+        config.check_catalog(dictionary)
         subject, inputs = open_store(config.store, config.device)
         rows = Rows.of(dictionary, [ActivationStore(config.store)])
         check_belonging(rows, subject, inputs)
@@ -85,6 +120,15 @@ class Workbench:
         if not isinstance(self.inputs, Labelled):
             raise EvaluationError(f"{self.inputs.describe()}: these inputs have no labels, which this method needs.")
         return take_sample(self.vectors, self.inputs, self.n_vectors, self.seed)
+
+    @cached_property
+    def any_sample(self) -> Sample:
+        """The same, or, where the inputs have no labels, the first vectors without any."""
+        if isinstance(self.inputs, Labelled):
+            return self.sample
+        _, rows = next(self.vectors.whole_examples(self.n_vectors))
+        x, match = self.vectors.read(0, len(rows), self.vectors.dtype), halves(rows.example, self.seed)
+        return Sample(x=x, rows=rows, pooled=False, labels={}, factors={}, label_names={}, match=match)
 
     @cached_property
     def latents(self) -> Units:

@@ -14,6 +14,7 @@ host name.
     GET  /api/explanations/KIND/INDEX       explanations of a card
     POST /api/explanations/KIND/INDEX       {"act": "add", ...}; all acts are those of `features/explanations.py`
     GET, POST /api/live/...                 questions to the loaded subject; see `live.py`
+    GET /api/lab/..., /lab/...              what the laboratory found; see `lab.py`
 """
 
 import re
@@ -36,6 +37,7 @@ from sae.errors import CatalogError
 from sae.features.catalog import Catalog, Shelf
 from sae.features.explanations import Explanations, StaleEditError
 from sae.server.files import IMAGE_NAME, page_files
+from sae.server.lab import LabPages
 from sae.server.live import Ask, LiveAnswers
 from sae.server.requests import refuse_other_sites, small_json
 from sae.server.search import matching, search
@@ -75,6 +77,7 @@ def create_app(catalog: Catalog, asks: Mapping[str, Ask] | None = None) -> ASGIA
         Route("/api/explanations/{kind}/{index}", pages.explain, methods=["POST"]),
         Route("/api/live", live.about),
         Route("/api/live/{name}", live.answer, methods=["POST"]),
+        *LabPages(catalog).routes(),
         Route("/images/{name}", pages.image),
         Route("/{name}", pages.page),
         Route("/", pages.page),

@@ -4,8 +4,10 @@ OUT/index.html app.js card.css pages.css icon.svg      the pages; their modules 
 OUT/images/                                            as in the catalog
 OUT/data/about.js, overview.js                         data, each a script that calls receiveChunk(name, json)
 OUT/data/KIND/columns.js, titles.js, words/0.js ...    over all cards of a kind
-OUT/data/KIND/cards/0/12.js                            `CARDS_PER_CHUNK` cards with their explanations, and the titles
-                                                       of the cards that they point to
+OUT/data/KIND/cards/0/12.js                            `CARDS_PER_CHUNK` cards with their explanations, what findings
+                                                       say of them, and the titles of the cards that they point to
+OUT/data/lab.js, lab/NAME.js                           the laboratory's findings: a list, and each with its rows
+OUT/lab/NAME/                                          their images
 """
 
 import base64
@@ -22,6 +24,7 @@ from sae.errors import CatalogError
 from sae.features.cards import Card
 from sae.features.catalog import Catalog, Shelf
 from sae.features.explanations import Explanation, Explanations
+from sae.features.findings import FOLDER, PNG, Findings
 from sae.log import track
 from sae.server.files import IMAGE_NAME, page_files
 
@@ -49,11 +52,12 @@ def export(catalog: Catalog, out: Path) -> None:
             raise CatalogError(f"{out}: is there already and is no earlier export; name a new folder.")
         shutil.rmtree(out)
     _write_pages(out)
-    said = Explanations(catalog.path)
+    said, findings = Explanations(catalog.path), Findings(catalog.path, catalog.about.dictionary.get("sha256", ""))
     shelves = [shelf for shelf in catalog.shelves.values() if len(shelf)]
     for shelf in shelves:
-        _write_shelf(catalog, shelf, out, said.by_card(shelf.kind))
-    _copy_images(catalog.path / "images", out / "images")
+        _write_shelf(catalog, shelf, out, said.by_card(shelf.kind), findings)
+    _copy_images(catalog.path / "images", out / "images", IMAGE_NAME)
+    _write_findings(findings, out)
     _write_chunk(out, "overview", catalog.overview)
     _write_chunk(out, "about", _about(catalog, shelves))
 
@@ -89,7 +93,9 @@ def _write_pages(out: Path) -> None:
     (out / "index.html").write_text(static_index(), encoding="utf-8")
 
 
-def _write_shelf(catalog: Catalog, shelf: Shelf, out: Path, said: Mapping[int, list[Explanation]]) -> None:
+def _write_shelf(
+    catalog: Catalog, shelf: Shelf, out: Path, said: Mapping[int, list[Explanation]], findings: Findings
+) -> None:
     by_card = {index: [one.to_json() for one in found] for index, found in said.items()}
     texts = {index: "\n".join(one.text for one in found) for index, found in said.items()}
     rows = [[title, texts.get(i, ""), words] for i, (title, words) in enumerate(shelf.words)]
@@ -100,11 +106,13 @@ def _write_shelf(catalog: Catalog, shelf: Shelf, out: Path, said: Mapping[int, l
     if columns.is_file():
         _write_chunk(out, f"{shelf.kind}/columns", base64.b64encode(columns.read_bytes()).decode())
     titles = {kind: [title for title, _ in other.words] for kind, other in catalog.shelves.items()}
+    found = findings.by_card(shelf.kind)
     starts = list(enumerate(range(0, len(shelf), CARDS_PER_CHUNK)))
     for number, first in track(starts, f"{shelf.kind}s", unit="chunks"):
         indices = range(first, min(len(shelf), first + CARDS_PER_CHUNK))
         chunk = _cards_chunk(shelf, indices, titles) | {
-            "explanations": {i: by_card[i] for i in indices if i in by_card}
+            "explanations": {i: by_card[i] for i in indices if i in by_card},
+            "mentions": {i: found[i] for i in indices if i in found},
         }
         _write_chunk(out, f"{shelf.kind}/cards/{number // CHUNKS_PER_FOLDER}/{number}", chunk)
 
@@ -130,13 +138,21 @@ def pointers(card: Card) -> Iterator[tuple[str, int]]:
         yield from (("latent", latent[0]) for latent in part.get("latents", ()))
 
 
-def _copy_images(source: Path, target: Path) -> None:
+def _copy_images(source: Path, target: Path, named: re.Pattern[str]) -> None:
     if not source.is_dir():
         return
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
-        if IMAGE_NAME.fullmatch(path.name):
+        if named.fullmatch(path.name):
             shutil.copyfile(path, target / path.name)
+
+
+def _write_findings(findings: Findings, out: Path) -> None:
+    """Write every finding and its images; of a labelling its key and the raters' words stay where they are."""
+    _write_chunk(out, FOLDER, findings.listed())
+    for found in findings.all():
+        _write_chunk(out, f"{FOLDER}/{found.name}", found.to_json())
+        _copy_images(findings.folder / found.name, out / FOLDER / found.name, PNG)
 
 
 def _write_chunk(out: Path, name: str, data: Any) -> None:

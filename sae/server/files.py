@@ -9,8 +9,8 @@ from sae.features.embed import ASSETS, CARD_MODULES, classic_script, read_module
 PAGES = Path(__file__).parent / "pages"
 PAGE_MODULES = (
     *("server_source.js", "file_source.js", "explaining.js", "blind.js", "scatter.js", "table.js"),
-    *("overview.js", "feature.js", "circuit.js", "finding.js"),
-    *("live.js", "sentence.js", "phrase.js", "picture.js", "asking.js"),
+    *("overview.js", "units.js", "rows.js", "lab.js", "label.js", "feature.js", "circuit.js", "finding.js"),
+    *("live.js", "sentence.js", "phrase.js", "picture.js", "asking.js", "steer_curve.js", "steer.js"),
     *("contrast_set.js", "contrast_result.js", "contrasting.js", "app.js"),
 )
 """The modules of the pages, imported ones first; before them come those that draw a card."""

@@ -9,6 +9,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from scripts.subjects.clip_folder import model_config
+from scripts.subjects.clip_teacher import Teacher
 
 SPELLED = 8
 """Letters of a word that the speller names."""
@@ -24,6 +25,7 @@ class Learner(nn.Module):
 
     def __init__(self, name: str, size: int, vocab_size: int, names: list[str]):
         super().__init__()
+        self.size = size
         self.clip = open_clip.CLIP(**model_config(name, size, vocab_size))
         for key, weight in self.clip.visual.named_parameters():
             if key.endswith("bn3.weight"):
@@ -48,21 +50,13 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def begin_with(self, first: open_clip.CLIP, prompted: Tensor) -> None:
-        """Take over another model's texts, text tower and, if of the same kind, image tower; keep it as teacher."""
+        """Take over another model's texts, text tower and, if of the same kind, image tower, else as a teacher."""
         same_kind = type(self.clip.visual) is type(first.visual)
         kept = {k: v for k, v in first.state_dict().items() if same_kind or not k.startswith("visual.")}
         self.clip.load_state_dict(self.clip.state_dict() | kept)
         self.table.copy_(prompted)
-        # In a list, so that the teacher is no part of what is trained and saved.
-        self._teacher = [first]
-
-    def distilled(self, images: Tensor, pictured: Tensor, concepts: Tensor) -> Tensor:
-        """Return how far unit embeddings are from the teacher's, and how wrongly they name, by texts that stay."""
-        with torch.no_grad():
-            wanted = self._teacher[0].encode_image(images, normalize=True)
-        far = 1 - (pictured * wanted).sum(1)
-        named = self.scale().detach() * pictured @ F.normalize(self.table.detach(), dim=-1).T
-        return 8 * far.mean() + F.cross_entropy(named, concepts)
+        if not same_kind:
+            self.teacher = Teacher(first, self.clip, self.size)
 
     def named(self, features: Tensor) -> Tensor:
         """Return logits [n, n_concepts] of unit features [n, embed]."""
@@ -77,7 +71,9 @@ class Learner(nn.Module):
         pictured = self.clip.encode_image(images, normalize=True)
         naming = F.cross_entropy(self.namer(self.trunk_output), concepts)
         if kind == "distil":
-            naming = naming + self.distilled(images, pictured, concepts)
+            # The texts are another model's and stay as they are.
+            named = self.scale().detach() * pictured @ F.normalize(self.table.detach(), dim=-1).T
+            naming = naming + self.teacher.distance(images, pictured) + F.cross_entropy(named, concepts)
         else:
             naming = naming + F.cross_entropy(self.named(pictured), concepts)
         spelt = self.speller(self.trunk_output[written]).unflatten(1, (SPELLED, 27)).transpose(1, 2)

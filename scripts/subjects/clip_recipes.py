@@ -62,9 +62,9 @@ RECIPES = {
     ),
     "concepts-clip": Recipe(
         curriculum=(
-            Phase(kind="distil", images=300_000, batch=64, learning_rate=1e-3, facets=(0.3, 0.15, 0.45, 0.1)),
+            Phase(kind="distil", images=210_000, batch=64, learning_rate=1e-3, facets=(0.3, 0.15, 0.45, 0.1)),
             Phase(
-                kind="distil", images=300_000, batch=64, learning_rate=1e-3, facets=MIXED, decay=True,
+                kind="distil", images=190_000, batch=64, learning_rate=1e-3, facets=MIXED, decay=True,
                 shares={"natural": 0.2},
             ),
         ),

@@ -1,6 +1,7 @@
 """How well answers tell what fires from what does not, from few examples, with an interval. Needs no torch."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,10 +42,48 @@ class Agreement:
         wins = sum((a > b) + (a == b) / 2 for a in firing for b in silent)
         area = wins / (len(firing) * len(silent))
         if set(answers) <= {0.0, 1.0}:
-            interval = _of_shares((sum(firing), len(firing)), (len(silent) - sum(silent), len(silent)))
+            both = (sum(firing), len(firing)), (len(silent) - sum(silent), len(silent))
+            interval = of_shares(both, (0.5, 0.5))
         else:
             interval = _of_area(area, len(firing), len(silent))
         return cls(area, len(answers), interval)
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """How far two labellings of the same items agree beyond chance (Cohen 1960), and the 95 % interval.
+
+    Attributes:
+        value: 1 where they always agree, 0 where no more than labels dealt out with the same shares; nan where both
+            give everything the same label, so that chance agrees as well.
+        same: items that were labelled alike.
+        n: items.
+    """
+
+    value: float
+    same: int
+    n: int
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, int]]) -> "Kappa":
+        """Compare the two labels of every item.
+
+        The interval is the Wilson interval of the share labelled alike, with the agreement by chance held at what the
+        labels' shares give: it stays honest where all agree, which the usual standard error does not.
+
+        Raises:
+            ValueError: there are no items.
+        """
+        if not pairs:
+            raise ValueError("no items were labelled twice")
+        n, same = len(pairs), sum(first == second for first, second in pairs)
+        firsts, seconds = (Counter(labels) for labels in zip(*pairs, strict=True))
+        chance = sum(count * seconds[label] for label, count in firsts.items()) / n**2
+        if chance == 1:
+            return cls(math.nan, same, n, (math.nan, math.nan))
+        low, high = ((share - chance) / (1 - chance) for share in wilson(same, n))
+        return cls((same / n - chance) / (1 - chance), same, n, (low, high))
 
 
 def wilson(hits: float, n: int) -> tuple[float, float]:
@@ -55,12 +94,15 @@ def wilson(hits: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def _of_shares(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
-    """Return the interval of the mean of two independent shares, each given as hits and n."""
-    shares = [hits / n for hits, n in (first, second)]
-    lows, highs = zip(*(wilson(hits, n) for hits, n in (first, second)), strict=True)
-    middle = sum(shares) / 2
-    down, up = (math.hypot(*(a - b for a, b in zip(shares, ends, strict=True))) / 2 for ends in (lows, highs))
+def of_shares(shares: Sequence[tuple[float, int]], weights: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the weighted mean of independent shares, each given as hits and n; weights sum to 1.
+
+    The Wilson intervals of all, joined by the squares of their weighted lengths (Newcombe 1998).
+    """
+    parts = list(zip(weights, shares, strict=True))
+    middle = sum(weight * hits / n for weight, (hits, n) in parts)
+    ends = [[weight * (end - hits / n) for end in wilson(hits, n)] for weight, (hits, n) in parts]
+    down, up = (math.hypot(*lengths) for lengths in zip(*ends, strict=True))
     return max(0.0, middle - down), min(1.0, middle + up)
 
 

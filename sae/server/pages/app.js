@@ -8,10 +8,14 @@ import { h, installHints, visible } from "./dom.js";
 import { drawAlone, drawComparison, drawFeature } from "./feature.js";
 import { fileSource } from "./file_source.js";
 import { drawFound } from "./finding.js";
+import { drawLab, drawLabFinding } from "./lab.js";
+import { drawLabelling } from "./label.js";
 import { drawOverview } from "./overview.js";
 import { serverSource } from "./server_source.js";
+import { drawSteer } from "./steer.js";
 
 const THEME = "sae-theme";
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._=+-]{0,119}$/;
 const source = document.documentElement.dataset.source === "files" ? fileSource() : serverSource();
 const page = document.getElementById("page");
 let shown = null, turns = 0;
@@ -26,6 +30,9 @@ function read(hash) {
   if (words[0] === "search") return { draw: drawFound, needs: { text: new URLSearchParams(query).get("q") ?? "" }, title: "search" };
   if (words[0] === "ask" && words.length === 1) return { draw: drawAsk, needs: { asked: new URLSearchParams(query) }, title: "ask" };
   if (words[0] === "contrast" && words.length === 1) return { draw: drawContrast, needs: { asked: new URLSearchParams(query) }, title: "contrast" };
+  if (words[0] === "lab" && words.length === 1) return { draw: drawLab, needs: {}, title: "laboratory" };
+  if (["lab", "label"].includes(words[0]) && words.length === 2 && NAME.test(words[1])) return { draw: words[0] === "lab" ? drawLabFinding : drawLabelling, needs: { name: words[1] }, title: words.join(" ") };
+  if (words[0] === "steer" && words[1] === "latent" && words.length === 3 && card(words[1], words[2])) return { draw: drawSteer, needs: card(words[1], words[2]), title: words.join(" ") };
   if (words[0] === "embed" && card(words[1], words[2])) return { draw: drawAlone, needs: card(words[1], words[2]), title: words.slice(1).join(" "), alone: true };
   if (words[0] === "circuit" && words.length === 3 && card(words[1], words[2])) return { draw: drawCircuit, needs: card(words[1], words[2]), title: words.join(" ") };
   if (words[0] === "compare" && card(words[1], words[2]) && card(words[3], words[4])) {
@@ -78,7 +85,7 @@ const KEYS = {
   e: () => page.querySelector(".explanations textarea")?.focus(),
   h: () => page.classList.toggle("no-veil"),
   o: () => { location.hash = "#/"; },
-  ...Object.fromEntries(["y", "n", "u"].map((key) => [key, () => page.querySelector(`[data-key="${key}"]`)?.click()])),
+  ...Object.fromEntries([..."ynu123456789"].map((key) => [key, () => page.querySelector(`[data-key="${key}"]`)?.click()])),
   "?": () => document.getElementById("help").showModal(),
 };
 

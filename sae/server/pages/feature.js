@@ -3,6 +3,7 @@
 import { drawCard } from "./card.js";
 import { h, number, short, visible } from "./dom.js";
 import { drawExplanations } from "./explaining.js";
+import { drawMentions } from "./lab.js";
 
 const AFTER_PAINT = 400;
 
@@ -14,6 +15,7 @@ export async function drawFeature({ source, about, kind, index }) {
     tools: [steps(kind, index, last), tools(about, asks, kind, index)],
     first: drawExplanations(source, kind, index, Boolean(card.held_out)),
   });
+  element.querySelector(".foot").prepend(drawMentions(source, about, kind, index));
   setTimeout(() => { for (const beside of [index + 1, index - 1]) if (beside >= 0 && beside <= last) source.card(kind, beside).catch(() => null); }, AFTER_PAINT);
   return element;
 }
@@ -77,7 +79,8 @@ function tools(about, asks, kind, index) {
     if (!panel.hidden) focus?.focus();
   } }, name);
   const circuit = asks.circuit && kind === "latent" ? h("a", { href: `#/circuit/${kind}/${index}` }, "circuit") : null;
-  return h("span", { class: "tools" }, circuit, toggle("compare", compare, other), toggle("code", quote, null), compare, quote);
+  const steer = asks.steer && kind === "latent" ? h("a", { href: `#/steer/${kind}/${index}` }, "steer") : null;
+  return h("span", { class: "tools" }, circuit, steer, toggle("compare", compare, other), toggle("code", quote, null), compare, quote);
 }
 
 /** What finds this card again in Python. */

@@ -81,6 +81,10 @@ export function fileSource() {
       return { total: all.length, found: all.slice(0, limit) };
     },
     explanations: async (kind, index) => (await cardChunk(kind, index)).explanations[index] ?? [],
+    findings: () => chunk("lab"),
+    finding: (name) => chunk(`lab/${name}`),
+    mentions: async (kind, index) => (await cardChunk(kind, index)).mentions[index] ?? [],
+    labImage: (name, file) => `lab/${encodeURIComponent(name)}/${encodeURIComponent(file)}.png`,
     image: (name) => (/^images\/\d+\.png$/.test(name) ? name : null),
   };
 }

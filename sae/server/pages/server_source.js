@@ -33,6 +33,13 @@ export function serverSource() {
     ask: (name, question) => postJson(path("api", "live", name), question),
     explanations: (kind, index) => getJson(path("api", "explanations", kind, index)),
     explain: (kind, index, act) => postJson(path("api", "explanations", kind, index), act),
+    findings: () => getJson("api/lab"),
+    finding: (name) => getJson(path("api", "lab", name)),
+    mentions: (kind, index) => getJson(path("api", "mentions", kind, index)),
+    labImage: (name, file) => path("lab", name, `${file}.png`),
+    labelling: (name, rater) => getJson(`${path("api", "label", name)}?rater=${encodeURIComponent(rater)}`),
+    label: (name, said) => postJson(path("api", "label", name), said),
+    item: (name, slot) => path("lab", name, "items", `${String(slot).padStart(6, "0")}.png`),
     image: (name) => (/^images\/\d+\.png$/.test(name) ? name : null),
   };
 }
