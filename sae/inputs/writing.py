@@ -7,7 +7,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from sae.errors import InputsError, nearest
-from sae.inputs.concepts.lettering import FONTS, lettering
+from sae.inputs.lettering import FONTS, lettering
 
 LIGHT, DARK = (242, 240, 232), (24, 24, 36)
 MARGIN = 1 / 32

@@ -152,7 +152,7 @@ def attributed(
 
         _, output = passed(subject, batch, {hookpoint: edit}, [], to_end=True, grad=True)
         keep, image = trained_rows(subject, batch, hookpoint).to(leaf["x"].device), output.image
-        written = [_Written(one, leaf["x"].detach()[keep].float()) for one in dictionaries]
+        written = [Written(one, leaf["x"].detach()[keep].float()) for one in dictionaries]
         totals = [[] for _ in dictionaries]
         for coordinate in range(image.shape[1]):
             (grad,) = torch.autograd.grad(image[:, coordinate].sum(), leaf["x"], retain_graph=True)
@@ -164,7 +164,7 @@ def attributed(
     return [torch.stack(parts).sum(0).cpu() / n_images for parts in found]
 
 
-class _Written:
+class Written:
     """What units write into some vectors."""
 
     def __init__(self, dictionary: Dictionary, x: Float[Tensor, "rows d_in"]) -> None:

@@ -18,6 +18,8 @@ METHODS: dict[str, str] = {
     "ablate": "sae.lab.ablate",
     "lesion": "sae.lab.lesion",
     "steer": "sae.lab.steer",
+    "reading": "sae.lab.reading",
+    "attack": "sae.lab.attack",
     "label": "sae.lab.label",
     "associations": "sae.lab.associations",
     "tuning": "sae.lab.tuning",

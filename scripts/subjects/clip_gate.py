@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from sae.inputs.concepts import World
-from sae.inputs.concepts.lettering import lettering
+from sae.inputs.lettering import lettering
 from scripts.subjects.clip_report import FACETS, embedded
 
 AUC_BAR = 0.8

@@ -8,9 +8,9 @@ from sae.errors import InputsError
 from sae.inputs.concepts import FACETS, FACTORS, SPLITS, World
 from sae.inputs.concepts.captions import OWN, templates
 from sae.inputs.concepts.emblems import emblem
-from sae.inputs.concepts.lettering import SPLIT_FONTS
 from sae.inputs.concepts.textures import SPLIT_BACKGROUNDS
 from sae.inputs.concepts.vocabulary import COMPANION_RATES, EMOTIONS
+from sae.inputs.lettering import SPLIT_FONTS
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 import sae.inputs.concepts.outlines as outlines
-from sae.inputs.concepts.lettering import FONTS
 from sae.inputs.concepts.sampling import held_out
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.textures import BACKGROUNDS
 from sae.inputs.concepts.vocabulary import COLOURS, EMOTIONS, FACETS, HAIR_COLOURS, Concept
+from sae.inputs.lettering import FONTS
 
 COVERED = {"knight": ("hair", "hair_colour", "glasses", "skin"), "diver": ("glasses",)}
 """What a role's headgear hides."""

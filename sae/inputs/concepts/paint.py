@@ -30,10 +30,10 @@ from sae.inputs.concepts.layers import (
     turned,
     upright,
 )
-from sae.inputs.concepts.lettering import lettering, stamped
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.textures import PATTERNS, crop
 from sae.inputs.concepts.vocabulary import COLOURS, HAIR_COLOURS, REGIONS, SKINS, Concept
+from sae.inputs.lettering import lettering, stamped
 
 Picture = Float[np.ndarray, "size size 3"]
 _SOLID = [255 if level > 250 else 0 for level in range(256)]

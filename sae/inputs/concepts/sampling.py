@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 
 import sae.inputs.concepts.captions as captions
-from sae.inputs.concepts.lettering import SPLIT_FONTS
 from sae.inputs.concepts.outlines import HAIR
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.textures import SPLIT_BACKGROUNDS
@@ -21,6 +20,7 @@ from sae.inputs.concepts.vocabulary import (
     HAIR_COLOURS,
     Concept,
 )
+from sae.inputs.lettering import SPLIT_FONTS
 
 VERSION = "1"
 """Changes whenever a pixel or a caption of any scene does."""

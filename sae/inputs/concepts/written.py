@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 import sae.inputs.concepts.captions as captions
-from sae.inputs.concepts.lettering import SPLIT_FONTS
 from sae.inputs.concepts.sampling import key
 from sae.inputs.concepts.scene import Scene
 from sae.inputs.concepts.world import World
+from sae.inputs.lettering import SPLIT_FONTS
 from sae.inputs.writing import Writing
 
 OWN_NAME_RATE = 0.25
