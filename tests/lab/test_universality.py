@@ -13,8 +13,8 @@ from sae.activations.store import Provenance
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.sample import Sample
-from sae.lab.networks import Network, network, share_of
-from sae.lab.universality import Config, counterparts, finding
+from sae.lab.universality.networks import Network, network, share_of
+from sae.lab.universality.universality import Config, counterparts, finding
 from sae.lab.workbench import Workbench
 
 N, D, HOOKPOINT = 1200, 16, "visual.embedding"
