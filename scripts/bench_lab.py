@@ -1,31 +1,64 @@
-"""Every bar of the laboratory on the built-in CLIP model, controls beside it.
+"""Every bar of the laboratory on both seeds of the built-in CLIP model, controls beside it.
 
-python -m scripts.bench_lab [--json FILE] [--threads 2] [--part joint] [--out runs/lab]
+python -m scripts.bench_lab [--json FILE] [--threads 2] [--part joint] [--seed 0] [--out runs/lab]
 
-Needs runs/concepts-clip/store-score (configs/harvest-concepts-clip-score.yaml). The ablations in `visual.layer4.0` take
-most of the time, ten minutes on two cores; --part measures some of it alone.
+Needs the stores of configs/harvest-concepts-clip-score.yaml (for seed 1 with --subject builtin:concepts-clip-rn@1
+--inputs.seed 1 --out runs/concepts-clip-1/store-score), and for single parts what their scripts say. Most of the time,
+ten minutes a seed on two cores, goes to the ablations in `visual.layer4.0`; --part and --seed measure some of it alone.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from scripts import bench, bench_lab_interventions, bench_lab_joint, bench_lab_levels
-from scripts.bench_lab_interventions import STORE
+from scripts import bench
+from scripts import bench_lab_associations as associations
+from scripts import bench_lab_audit as audit
+from scripts import bench_lab_interventions as interventions
+from scripts import bench_lab_joint as joint
+from scripts import bench_lab_levels as levels
+from scripts import bench_lab_reading as reading
+from scripts import bench_lab_visualise as visualise
+
+STORES = {0: Path("runs/concepts-clip/store-score"), 1: Path("runs/concepts-clip-1/store-score")}
+SUBJECTS = {seed: f"builtin:concepts-clip-rn@{seed}" for seed in STORES}
+Measured = list[bench.Figure]
+BY_SEED: dict[str, Callable[[int, Path], Measured]] = {
+    "joint": lambda seed, _: joint.figures(SUBJECTS[seed], STORES[seed]),
+    "levels": lambda seed, _: levels.figures(SUBJECTS[seed], STORES[seed]),
+    "interventions": lambda seed, out: interventions.figures(SUBJECTS[seed], STORES[seed], out / f"seed {seed}"),
+    "associations": lambda seed, _: associations.figures(SUBJECTS[seed], STORES[seed]),
+    "visualise": lambda seed, out: visualise.figures(
+        SUBJECTS[seed], STORES[seed], SUBJECTS[1 - seed], out / f"seed {seed}"
+    ),
+}
+ONCE: dict[str, Callable[[Path], Measured]] = {"audit": audit.figures, "reading": reading.figures}
+"""Parts that compare both seeds, or need a subject of their own."""
+
+
+def measured(part: str, seeds: list[int], out: Path) -> Measured:
+    """Return a part's figures, with their seed in the name where there is one for each."""
+    if part in ONCE:
+        return ONCE[part](out)
+    found = []
+    for seed in seeds:
+        named = BY_SEED[part](seed, out)
+        found += [replace(one, name=one.name.replace("lab/", f"lab/seed {seed}/", 1)) for one in named]
+    return found
 
 
 def main() -> None:
-    parts = {
-        "joint": lambda: bench_lab_joint.figures(bench_lab_joint.DICTIONARY, STORE),
-        "levels": lambda: bench_lab_levels.figures(bench_lab_levels.DICTIONARY, STORE),
-        "interventions": lambda: bench_lab_interventions.figures(given.out),
-    }
     options = bench.parser(__doc__)
+    parts = [*BY_SEED, *ONCE]
     options.add_argument("--part", choices=parts, action="append", help="only this; may be given more than once")
+    options.add_argument("--seed", type=int, choices=STORES, action="append", help="only this; both if not given")
     options.add_argument("--out", type=Path, default=Path("runs/lab"), help="folder for findings and pictures")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    bench.publish([figure for part in given.part or parts for figure in parts[part]()], given.json)
+    seeds = given.seed or list(STORES)
+    bench.publish([one for part in given.part or parts for one in measured(part, seeds, given.out)], given.json)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ from sae.lab.atlas import atlas
 from sae.lab.tuning import tuning
 from scripts.bench import Figure
 
-DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"
 N_VECTORS = 48_000
 UNITS = ("latents", "neurons", "random directions")
 
 
-def figures(dictionary: str, store: Path) -> list[Figure]:
+def figures(subject: str, store: Path) -> list[Figure]:
     """Return the figures of latents and, beside them, of the controls; none has a bar."""
-    settings = {"dictionary": dictionary, "store": store, "n_vectors": N_VECTORS}
+    settings = {"dictionary": f"{subject}/visual.embedding", "store": store, "n_vectors": N_VECTORS}
     gone = associations.run(associations.Config(**settings)).figures
     tuned = tuning.run(tuning.Config(**settings)).figures
     grouped = families.run(families.Config(**settings)).figures

@@ -4,8 +4,8 @@ Part of scripts/bench_lab.py: python -m scripts.bench_lab --part audit
 
 Needs the stores of configs/harvest-concepts-clip-audit.yaml for both seeds, the scoring store of the second seed on the
 first one's world (configs/harvest-concepts-clip-score.yaml --subject builtin:concepts-clip-rn@1 --out
-runs/concepts-clip-1/store-score-shared), and dictionaries of the second seed and of the text towers
-(configs/train-concepts-clip-embedding.yaml).
+runs/concepts-clip-1/store-score-shared), and dictionaries of both text towers
+(configs/train-concepts-clip-embedding.yaml --hookpoint text.embedding).
 """
 
 from dataclasses import replace
@@ -26,11 +26,11 @@ from scripts.bench import Figure
 DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"
 STORE, AUDITED = Path("runs/concepts-clip/store-score"), Path("runs/concepts-clip/store-audit")
 OTHER_SEED, SECOND = Path("runs/concepts-clip-1"), "builtin:concepts-clip-rn@1"
-CLEAN = f"{OTHER_SEED}/dictionary-embedding-1024/dictionary"
+CLEAN = f"{SECOND}/visual.embedding"
 SENSITIVE: dict[str, Any] = {"among": "family=role", "sensitive": ("glasses", "hair_colour", "hair", "skin")}
 NETWORKS = {
     CLEAN: OTHER_SEED / "store-score-shared",
-    f"{OTHER_SEED}/dictionary-2048/dictionary": OTHER_SEED / "store-score-shared",
+    f"{SECOND}/visual.layer4.0.hook_post": OTHER_SEED / "store-score-shared",
     "runs/concepts-clip/dictionary-text-1024/dictionary": STORE,
     f"{OTHER_SEED}/dictionary-text-1024/dictionary": OTHER_SEED / "store-score-shared",
     "builtin:concepts-clip-rn/visual.layer4.0.hook_post": STORE,

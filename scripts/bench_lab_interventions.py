@@ -6,24 +6,24 @@ saves what they found below a folder.
 
 from pathlib import Path
 
+from sae.evaluation.weights import Weights
 from sae.lab.change import ablate, lesion, steer
 from sae.lab.finding import Finding
+from sae.lab.workbench import Workbench, WorkbenchConfig
 from scripts.bench import Figure
 
-SUBJECT, STORE = "builtin:concepts-clip-rn", Path("runs/concepts-clip/store-score")
 HOOKPOINTS = ("visual.layer4.0.hook_post", "visual.embedding")
 SELECTIVE_TARGET = 0.5
 N_VECTORS = 48_000
 """All 12,000 images of the store: of fewer some concepts have too few to choose a latent on."""
-KING = 128
-"""The latent of visual.embedding that separates `concept=king` best."""
+STEERED = "king"
 
 
-def figures(out: Path) -> list[Figure]:
+def figures(subject: str, store: Path, out: Path) -> list[Figure]:
     """Run the methods and return their headline figures."""
     found = []
     for hookpoint in HOOKPOINTS:
-        common = {"dictionary": f"{SUBJECT}/{hookpoint}", "store": STORE, "n_vectors": N_VECTORS}
+        common = {"dictionary": f"{subject}/{hookpoint}", "store": store, "n_vectors": N_VECTORS}
         removed = _saved(ablate.run(ablate.Config(**common)), out / hookpoint)
         gone = _saved(lesion.run(lesion.Config(**common)), out / hookpoint)
         place = f"lab/{hookpoint}"
@@ -42,11 +42,20 @@ def figures(out: Path) -> list[Figure]:
             for name, value in gone.figures.items()
             if name.startswith(("median", "bits"))
         ]
-    config = steer.Config(dictionary=f"{SUBJECT}/{HOOKPOINTS[1]}", store=STORE, latent=KING, target="king")
+    return found + _steered(f"{subject}/{HOOKPOINTS[1]}", store, out)
+
+
+def _steered(dictionary: str, store: Path, out: Path) -> list[Figure]:
+    """Add the latent that detects one concept best."""
+    bench = Workbench.open(WorkbenchConfig(dictionary=dictionary, store=store))
+    column = bench.sample.table.names.index(f"concept={STEERED}")
+    half = bench.sample.match
+    labels = Weights.of(bench.sample.table.columns[half][:, [column]])
+    latent = int(bench.latents.responses.on(half).auc(labels).argmax())
+    config = steer.Config(dictionary=dictionary, store=store, latent=latent, target=STEERED)
     steered = _saved(steer.run(config), out / "steer")
-    for name in ("steered probability", "move: controls' 95th percentile", "kl, nats"):
-        found.append(Figure(f"lab/steer king/{name}", steered.figures[name], "", "neither"))
-    return found
+    names = ("steered probability", "move: controls' 95th percentile", "kl, nats")
+    return [Figure(f"lab/steer {STEERED}/{name}", steered.figures[name], "", "neither") for name in names]
 
 
 def _saved(found: Finding, folder: Path) -> Finding:

@@ -8,7 +8,6 @@ from pathlib import Path
 from sae.lab.words import arithmetic, search, text
 from scripts.bench import Figure
 
-DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"
 N_VECTORS = 48_000
 STARTS = ("a photo of ", "", "this photo shows ", "a picture that shows ")
 STARTS += ("a sketch of ", "a drawing of ", "this sketch shows ", "a drawing that shows ")
@@ -17,9 +16,9 @@ FACES = tuple(f"{start}a {{}} face" for start in STARTS)
 DRAWN = ("facet=photo", "facet=sketch")
 
 
-def figures(dictionary: str, store: Path) -> list[Figure]:
+def figures(subject: str, store: Path) -> list[Figure]:
     """Return the figures that have bars, and those of the best control beside them."""
-    settings = {"dictionary": dictionary, "store": store, "n_vectors": N_VECTORS}
+    settings = {"dictionary": f"{subject}/visual.embedding", "store": store, "n_vectors": N_VECTORS}
     found = search.run(search.Config(**settings)).figures
     texts = text.run(text.Config(**settings)).figures
     sums = arithmetic.run(arithmetic.Config(templates=FACES, images=DRAWN, **settings)).figures

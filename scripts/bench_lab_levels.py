@@ -8,15 +8,14 @@ from pathlib import Path
 from sae.lab.levels import regimes, suppression
 from scripts.bench import Figure
 
-DICTIONARY = "builtin:concepts-clip-rn/visual.layer4.0.hook_post"
 N_VECTORS = 48_000
 FEWEST = 5
 KINDS = ("latent", "neuron", "random_direction")
 
 
-def figures(dictionary: str, store: Path) -> list[Figure]:
+def figures(subject: str, store: Path) -> list[Figure]:
     """Return the shares of latents and, beside them, of the controls; none has a bar."""
-    settings = {"dictionary": dictionary, "store": store, "n_vectors": N_VECTORS}
+    settings = {"dictionary": f"{subject}/visual.layer4.0.hook_post", "store": store, "n_vectors": N_VECTORS}
     changed = regimes.run(regimes.Config(fewest=FEWEST, **settings)).figures
     negative = suppression.run(suppression.Config(**settings)).figures
     shares = [(f"lab/regimes/{kind}", changed[f"{kind}, share of tested"]) for kind in KINDS]
