@@ -77,9 +77,40 @@ class Kindred(Protocol):
 
 
 @runtime_checkable
+class Associated(Protocol):
+    """Inputs that know which of their classes bring others along, and which classes are alike in kind."""
+
+    def associations(self) -> Mapping[str, Mapping[str, float]]:
+        """Return, of each class that brings others along, these and how often."""
+        ...
+
+    def kin(self) -> Mapping[str, str]:
+        """Return, of each class, what it is a kind of; classes of one kind look alike without any association."""
+        ...
+
+
+@runtime_checkable
+class Frequent(Protocol):
+    """Inputs that know how often a subject met each of their classes in its training."""
+
+    def frequencies(self) -> Mapping[str, float]:
+        """Return the share of each class by its name."""
+        ...
+
+
+@runtime_checkable
 class Composed(Protocol):
     """Inputs that know which of their classes are mixtures of others, by construction."""
 
     def parts(self) -> Mapping[str, tuple[str, ...]]:
         """Return the classes that each mixture is made of, by names."""
+        ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """Inputs that can show an example again with one factor changed and everything else alike."""
+
+    def varied(self, index: int, family: str) -> Mapping[str, Batch]:
+        """Return an example with each value of a factor; nothing where it does not show the factor."""
         ...

@@ -77,7 +77,7 @@ def run(config: Config) -> Finding:
     values = readings.of(range(number, number + 1))[:, 0].double().numpy()
     if (folder / FILE).is_file():
         labelling = Labelling(folder)
-        _check_same(labelling.key["settings"], config, folder)
+        _check_same(labelling.key, config, bench, folder)
     else:
         labelling = prepare(bench, sample, values, config, folder)
     if not any(labelling.said().values()):
@@ -99,7 +99,7 @@ def prepare(
     chosen = mixes.draw(level, config.n_levels, config.n_each, config.seed)
     item = chosen[order(len(chosen), config.seed)]
     slots, images = shown(bench, sample, item)
-    key = {"settings": config.settings(), "item": item.tolist(), "level": level[item].tolist()}
+    key = {"settings": config.settings(), "of": _hashes(bench), "item": item.tolist(), "level": level[item].tolist()}
     return Labelling.write(folder, config.categories, slots, key, images)
 
 
@@ -142,8 +142,15 @@ def excerpt(batch: Any, position: int | None, decode: Any) -> dict[str, Any]:
     return {"tokens": [decode(tokens[one]) for one in kept], "at": at}
 
 
-def _check_same(prepared: Mapping[str, Any], config: Config, folder: Path) -> None:
-    for name, value in config.settings().items():
+def _hashes(bench: Workbench) -> dict[str, str]:
+    return {name: bench.about[name]["sha256"] for name in ("dictionary", "store")}
+
+
+def _check_same(key: Mapping[str, Any], config: Config, bench: Workbench, folder: Path) -> None:
+    """Refuse to read labels of other items, or of a unit that has changed since under the same name."""
+    prepared = key["settings"] | {f"{name}'s sha256": value for name, value in key["of"].items()}
+    now = config.settings() | {f"{name}'s sha256": value for name, value in _hashes(bench).items()}
+    for name, value in now.items():
         if prepared.get(name) != value:
             raise ConfigError(
                 f"{name}: the labelling in {folder} was prepared with {prepared.get(name)!r}, not {value!r}; "

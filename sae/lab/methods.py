@@ -21,6 +21,12 @@ METHODS: dict[str, str] = {
     "reading": "sae.lab.reading",
     "attack": "sae.lab.attack",
     "label": "sae.lab.label",
+    "associations": "sae.lab.associations",
+    "tuning": "sae.lab.tuning",
+    "families": "sae.lab.families",
+    "atlas": "sae.lab.atlas",
+    "audit": "sae.lab.audit",
+    "universality": "sae.lab.universality",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 

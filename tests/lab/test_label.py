@@ -203,6 +203,11 @@ def test_other_settings_do_not_mix_with_a_labelling_that_is_there(tmp_path: Path
     label.run(config(tmp_path))
     with pytest.raises(ConfigError, match=r"unit: .* was prepared with 'latent:0', not 'latent:1'"):
         label.run(config(tmp_path, unit="latent:1"))
-    (tmp_path / "found" / "key.json").write_text("{")
+    path = tmp_path / "found" / "key.json"
+    key = json.loads(path.read_text())
+    path.write_text(json.dumps(key | {"of": key["of"] | {"dictionary": "cd" * 32}}))
+    with pytest.raises(ConfigError, match=r"dictionary's sha256: .* was prepared with 'cdcd"):
+        label.run(config(tmp_path))
+    path.write_text("{")
     with pytest.raises(CatalogError, match=r"key\.json: cannot be read"):
         label.run(config(tmp_path))

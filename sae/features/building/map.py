@@ -69,12 +69,25 @@ def draw_map(
     place = np.full((len(rows), 2), np.nan, dtype=np.float32)
     cluster = np.full(len(rows), -1, dtype=np.int64)
     if drawn.any():
-        place[drawn] = _laid_out(rows[drawn], seed)
+        place[drawn] = laid_out(rows[drawn], seed)
         cluster[drawn] = _regions(place[drawn], seed)
     return Map(place[:, 0], place[:, 1], cluster, _named(cluster, titles))
 
 
-def _laid_out(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Float[np.ndarray, "drawn 2"]:
+def laid_out(
+    rows: Float[np.ndarray, "drawn d_out"], seed: int, n_neighbours: int = N_NEIGHBOURS, min_dist: float = MIN_DIST
+) -> Float[np.ndarray, "drawn 2"]:
+    """Lay vectors out in the plane by UMAP of their cosines.
+
+    Args:
+        rows: none of them zero.
+        seed: of the layout.
+        n_neighbours: whose distances are kept; more of them show more of the whole.
+        min_dist: how near neighbours may come, in [0, 1]; larger values fill the plane more evenly.
+
+    Raises:
+        ConfigError: umap-learn is not installed.
+    """
     if len(rows) <= 3:
         # Too few for a graph of neighbours.
         return np.stack([np.arange(len(rows)), np.zeros(len(rows))], 1).astype(np.float32)
@@ -82,9 +95,9 @@ def _laid_out(rows: Float[np.ndarray, "drawn d_out"], seed: int) -> Float[np.nda
         from umap import UMAP
     except ImportError as cause:
         raise ConfigError("a map needs umap-learn: pip install 'sae-dictionaries[explore]'.") from cause
-    settings = {"n_neighbors": min(N_NEIGHBOURS, len(rows) - 1), "min_dist": MIN_DIST, "metric": "cosine"}
+    settings = {"n_neighbors": min(n_neighbours, len(rows) - 1), "min_dist": min_dist, "metric": "cosine"}
     # Few rows are started at random: the spectral start needs more eigenvectors than they have.
-    start = "spectral" if len(rows) > 2 * N_NEIGHBOURS else "random"
+    start = "spectral" if len(rows) > 2 * n_neighbours else "random"
     layout: Any = UMAP(**settings, init=start, random_state=seed, n_jobs=1)
     return layout.fit_transform(rows).astype(np.float32)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from sae.errors import InputsError
+from sae.errors import InputsError, nearest
 from sae.inputs.base import Classes
 from sae.inputs.concepts.labels import BOOKKEEPING, numbered
 from sae.inputs.concepts.sampling import VERSION
 from sae.inputs.concepts.scene import Scene
+from sae.inputs.concepts.vocabulary import COMPANION_RATES
 from sae.inputs.concepts.world import World
 from sae.inputs.concepts.written import Written, caption, written
 from sae.inputs.writing import write
@@ -26,6 +28,13 @@ MASK_NAMES = ("concept", "text", "companion", "badge", "eyes", "mouth", "backgro
 Tokenize = Callable[[list[str]], Int[Tensor, "example pos"]]
 WRITTEN = "written"
 """Family of labels: the word across a picture."""
+LOOKS: Mapping[str, Callable[[str], Any]] = {
+    "glasses": lambda value: value == "yes",
+    "hair_colour": str,
+    "hair": str,
+    "skin": int,
+}
+"""Factors of a role's appearance, and how a scene holds the values that labels name."""
 _NAMING = {"concept", "text", "companion", WRITTEN}
 """Families of labels whose values are concepts."""
 
@@ -97,6 +106,26 @@ class ConceptInputs:
             return False
         return self.world.related(name, other_name)
 
+    def associations(self) -> dict[str, dict[str, float]]:
+        """Return, of each concept that brings others along in photos and sketches, these and at what rate."""
+        return {
+            one.name: {other: COMPANION_RATES[strength] for other, strength in one.associates}
+            for one in self.world.concepts
+            if one.associates
+        }
+
+    def kin(self) -> dict[str, str]:
+        """Return the family of each concept; of a region also its climate, as landscapes of one climate look alike."""
+        return {
+            one.name: f"{one.family}, {one.map_position[1]:.2f} south" if one.family == "region" else one.family
+            for one in self.world.concepts
+        }
+
+    def frequencies(self) -> dict[str, float]:
+        """Return how often each concept is drawn by the world's seed, in training too."""
+        shares = self.world.frequencies.tolist()
+        return {one.name: share for one, share in zip(self.world.concepts, shares, strict=True)}
+
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Return the two simple emotions that each mixed one shows, as eyes and as mouth."""
         simple = {one.parts[0]: one.name for one in self.world.concepts if len(set(one.parts)) == 1}
@@ -105,6 +134,26 @@ class ConceptInputs:
             for one in self.world.concepts
             if len(set(one.parts)) > 1
         }
+
+    def varied(self, index: int, family: str) -> dict[str, Batch]:
+        """Return the picture of a role with each value of one factor of its appearance and nothing else changed.
+
+        Text, companion and badge are left out. Nothing is returned where the picture does not show the factor.
+
+        Raises:
+            InputsError: the family is none of `LOOKS`.
+        """
+        if family not in LOOKS:
+            raise InputsError(f"Concept world: {family!r} cannot be changed alone.{nearest(family, LOOKS)}")
+        scene, found = replace(self.scene(index), text="", companion="", badge=False), {}
+        if self.world.concept(scene.concept).family != "role" or not self.world.labels(scene)[family]:
+            return {}
+        for value in self.label_names[family]:
+            other = replace(scene, **{family: LOOKS[family](value)})
+            if self.world.labels(other)[family] == value:
+                image = torch.from_numpy(self.world.render(other).image).permute(2, 0, 1)[None].contiguous()
+                found[value] = Batch(first_example=index, images=image)
+        return found
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return examples start to stop: images [n, 3, size, size], and captions' tokens if there is a tokenizer."""
