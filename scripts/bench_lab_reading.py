@@ -1,7 +1,8 @@
 """What reads in the built-in CLIP subject that reads inside scenes, how it is attacked, and what defends it.
 
 Part of the bench of the laboratory: `figures` runs reading and attack on both dictionaries and saves what they found
-below a folder. Needs runs/concepts-clip-reader (configs/harvest-concepts-clip-reader*.yaml) with its dictionaries.
+below a folder. Needs runs/concepts-clip-reader/store-score (configs/harvest-concepts-clip-reader-score.yaml); about ten
+minutes for each dictionary on an idle core.
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,8 @@ from sae.lab.defences import AS_ACTIVE, HEADS, LEARNT, PRINCIPAL, RANDOM, READIN
 from sae.lab.finding import Finding
 from scripts.bench import Figure
 
-RUNS = Path("runs/concepts-clip-reader")
-STORE = RUNS / "store-score"
-DICTIONARIES = {
-    "visual.layer4.0.hook_post": RUNS / "dictionary-2048/dictionary",
-    "visual.embedding": RUNS / "dictionary-embedding-1024/dictionary",
-}
+SUBJECT, STORE = "builtin:concepts-clip-rn-reader", Path("runs/concepts-clip-reader/store-score")
+HOOKPOINTS = ("visual.layer4.0.hook_post", "visual.embedding")
 N_VECTORS, N_PAIRS, N_TRIED = 48_000, 1912, 478
 LEFT_TARGET, LOSS_TARGET = 0.5, 0.01
 """Success is to fall by half, at a loss of clean accuracy of at most one point."""
@@ -28,8 +25,8 @@ CONTROLS = (RANDOM, AS_ACTIVE, "neurons", "difference of means", HEADS, PRINCIPA
 def figures(out: Path) -> list[Figure]:
     """Run the methods and return their headline figures."""
     found = []
-    for hookpoint, dictionary in DICTIONARIES.items():
-        common = {"dictionary": str(dictionary), "store": STORE, "n_vectors": N_VECTORS}
+    for hookpoint in HOOKPOINTS:
+        common = {"dictionary": f"{SUBJECT}/{hookpoint}", "store": STORE, "n_vectors": N_VECTORS}
         read = _saved(reading.run(reading.Config(**common)), out / hookpoint).figures
         attacked = _saved(attack.run(attack.Config(n_pairs=N_PAIRS, n_tried=N_TRIED, **common)), out / hookpoint)
         place = f"lab/reading/{hookpoint}"
