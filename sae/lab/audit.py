@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from sae.errors import ConfigError
-from sae.lab.leaning import LEVEL, observed
 from sae.lab.audit_pictures import draw_audit, draw_decision
 from sae.lab.audit_table import Audit, Wording, latent_titles, table
 from sae.lab.decision import Account, account
 from sae.lab.fairness import Gap, gaps
 from sae.lab.finding import Finding, Picture
+from sae.lab.leaning import LEVEL, observed
 from sae.lab.population import Population, pairs, population
 from sae.lab.removing_values import Knowing, left
 from sae.lab.workbench import Workbench, WorkbenchConfig

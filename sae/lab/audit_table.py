@@ -15,8 +15,8 @@ from sae.errors import InputsError
 from sae.evaluation.labels import best_labels
 from sae.evaluation.sample import Units
 from sae.features.live.words import Words
-from sae.lab.leaning import LEVEL, Effects, Observed, observed, outlying, stands_out
 from sae.lab.decision import Judge, scaled
+from sae.lab.leaning import LEVEL, Effects, Observed, observed, outlying, stands_out
 from sae.lab.population import Pairs, Population
 from sae.lab.removing_values import Knowing
 from sae.lab.workbench import Workbench

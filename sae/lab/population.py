@@ -14,9 +14,9 @@ from sae.activations.store import Provenance
 from sae.errors import EvaluationError, nearest
 from sae.evaluation.sample import Sample
 from sae.inputs.base import Varied
-from sae.lab.leaning import Effects
 from sae.lab.decision import Judge
 from sae.lab.joint import BATCH_IMAGES, EXACT
+from sae.lab.leaning import Effects
 from sae.lab.workbench import Workbench
 from sae.tensors import Batch
 
