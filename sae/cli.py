@@ -259,7 +259,7 @@ def serve(arguments: list[str]) -> None:
     if store is not None:
         from sae.features.live.asks import asks_of
         from sae.features.live.opening import open_loaded
-        from sae.lab.live import SteerAsk
+        from sae.lab.change.live import SteerAsk
 
         loaded = open_loaded(catalog, Path(store), others)
         asks, steer = asks_of(loaded), SteerAsk.of(loaded, Path(store))

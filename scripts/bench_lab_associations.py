@@ -5,7 +5,9 @@ Part of scripts/bench_lab.py: python -m scripts.bench_lab --part associations
 
 from pathlib import Path
 
-from sae.lab import associations, atlas, families, tuning
+from sae.lab.associations import associations, families
+from sae.lab.atlas import atlas
+from sae.lab.tuning import tuning
 from scripts.bench import Figure
 
 DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from sae.inputs.concepts.sampling import PLANTED
-from sae.lab import audit, universality
-from sae.lab.audit_table import Audit
+from sae.lab.bias import audit
+from sae.lab.bias.population import pairs, population
+from sae.lab.bias.table import Audit
 from sae.lab.finding import Finding
-from sae.lab.population import pairs, population
+from sae.lab.universality import universality
 from sae.lab.workbench import Workbench
 from scripts.bench import Figure
 

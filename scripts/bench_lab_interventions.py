@@ -6,7 +6,7 @@ saves what they found below a folder.
 
 from pathlib import Path
 
-from sae.lab import ablate, lesion, steer
+from sae.lab.change import ablate, lesion, steer
 from sae.lab.finding import Finding
 from scripts.bench import Figure
 

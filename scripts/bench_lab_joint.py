@@ -5,7 +5,7 @@ Part of scripts/bench_lab.py: python -m scripts.bench_lab --part joint
 
 from pathlib import Path
 
-from sae.lab import arithmetic, search, text
+from sae.lab.words import arithmetic, search, text
 from scripts.bench import Figure
 
 DICTIONARY = "builtin:concepts-clip-rn/visual.embedding"

@@ -8,10 +8,10 @@ minutes for each dictionary on an idle core.
 from collections.abc import Mapping
 from pathlib import Path
 
-from sae.lab import attack, reading
-from sae.lab.attack import LEAD
-from sae.lab.defences import AS_ACTIVE, HEADS, LEARNT, PRINCIPAL, RANDOM, READING
 from sae.lab.finding import Finding
+from sae.lab.typography import attack, reading
+from sae.lab.typography.attack import LEAD
+from sae.lab.typography.defences import AS_ACTIVE, HEADS, LEARNT, PRINCIPAL, RANDOM, READING
 from scripts.bench import Figure
 
 SUBJECT, STORE = "builtin:concepts-clip-rn-reader", Path("runs/concepts-clip-reader/store-score")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sae.evaluation.responses import Responses
 from sae.evaluation.weights import Weights
-from sae.lab.joint import JointSpace
+from sae.lab.words.joint import JointSpace
 
 
 @dataclass(frozen=True)

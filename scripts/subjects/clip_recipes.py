@@ -64,7 +64,7 @@ RECIPES = {
         curriculum=(
             Phase(kind="distil", images=210_000, batch=64, learning_rate=1e-3, facets=(0.3, 0.15, 0.45, 0.1)),
             Phase(
-                kind="distil", images=190_000, batch=64, learning_rate=1e-3, facets=MIXED, decay=True,
+                kind="distil", images=280_000, batch=64, learning_rate=1e-3, facets=MIXED, decay=True,
                 shares={"natural": 0.2},
             ),
         ),

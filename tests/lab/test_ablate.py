@@ -11,10 +11,10 @@ from test_panel import probability
 
 from sae import cli
 from sae.errors import ConfigError
-from sae.lab import ablate, lesion
-from sae.lab.ablate import Removal, removals, share_at_cost
-from sae.lab.panel import open_panel
-from sae.lab.rivals import METHODS, RIVALS, Candidates
+from sae.lab.change import ablate, lesion
+from sae.lab.change.ablate import Removal, removals, share_at_cost
+from sae.lab.change.panel import open_panel
+from sae.lab.change.rivals import METHODS, RIVALS, Candidates
 
 
 def test_removing_a_planted_latent_lowers_its_class_alone() -> None:

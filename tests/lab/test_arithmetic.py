@@ -9,11 +9,10 @@ from toy_joint import LAYER, PARTS, bench
 from sae.errors import ConfigError, InputsError
 from sae.inputs.base import Composed
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab import arithmetic as method
-from sae.lab.arithmetic import Arithmetic, Config, Question, both_parts, knowledge, spoken
 from sae.lab.concepts import Concepts
-from sae.lab.joint import JointSpace
-from sae.lab.sums import Sum
+from sae.lab.words.arithmetic import Arithmetic, Config, Question, both_parts, knowledge, spoken
+from sae.lab.words.joint import JointSpace
+from sae.lab.words.sums import Sum
 from sae.lab.workbench import Workbench
 
 

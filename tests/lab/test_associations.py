@@ -10,10 +10,9 @@ from toy_joint import NAMES, bench
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab import associations as method
-from sae.lab.associations import Config, Shown, known_pairs
+from sae.lab.associations.associations import Config, Shown, known_pairs
+from sae.lab.associations.strengths import Pairs, Strengths, alone, correlation, shares
 from sae.lab.spread import Spread, rank_correlation
-from sae.lab.strengths import Pairs, Strengths, alone, correlation, shares
 from sae.lab.workbench import Workbench
 
 KIN = dict.fromkeys(("cat", "dog", "owl", "cog"), "animal")

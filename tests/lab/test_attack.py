@@ -10,12 +10,24 @@ from live_catalogs import image_catalog
 from toy_reader import NAMES, PLACE, SIDE, N, ToyThings, bench, stamp
 
 from sae.errors import ConfigError, EvaluationError
-from sae.lab import attack, defence, defences, lettered, wild, written
-from sae.lab.attack import bed_of
-from sae.lab.defence import CLEAN, WORDS, WRITTEN, Point, chosen, curves
-from sae.lab.lettered import class_of, things
-from sae.lab.stroop import CONDITIONS, inked, on_pictures
-from sae.lab.written import CHOOSE, FIND, PARTS, SCORE, Manner, Pairs, Reader, images_of, manners, pairs_of, right
+from sae.lab.typography import attack, defence, defences, lettered, wild, written
+from sae.lab.typography.attack import bed_of
+from sae.lab.typography.defence import CLEAN, WORDS, WRITTEN, Point, chosen, curves
+from sae.lab.typography.lettered import class_of, things
+from sae.lab.typography.stroop import CONDITIONS, inked, on_pictures
+from sae.lab.typography.written import (
+    CHOOSE,
+    FIND,
+    PARTS,
+    SCORE,
+    Manner,
+    Pairs,
+    Reader,
+    images_of,
+    manners,
+    pairs_of,
+    right,
+)
 from sae.tensors import Batch
 
 MANNER = Manner("once", "place")

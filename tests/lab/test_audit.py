@@ -9,10 +9,10 @@ from toy_judged import MARK, NAMES, bench
 
 from sae.errors import ConfigError, EvaluationError, InputsError
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab.audit import Config, finding
-from sae.lab.audit_table import Audit, latent_titles
-from sae.lab.population import pairs, population
-from sae.lab.removing_values import Knowing, left
+from sae.lab.bias.audit import Config, finding
+from sae.lab.bias.population import pairs, population
+from sae.lab.bias.removing import Knowing, left
+from sae.lab.bias.table import Audit, latent_titles
 from sae.lab.workbench import Workbench
 
 

@@ -5,8 +5,8 @@ import torch
 from toy_judged import NAMES, bench
 
 from sae.errors import EvaluationError
-from sae.lab.decision import account, contributions, without
-from sae.lab.population import population
+from sae.lab.bias.decision import account, contributions, without
+from sae.lab.bias.population import population
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae.lab.fairness import DEFINITIONS, gaps
+from sae.lab.bias.fairness import DEFINITIONS, gaps
 
 
 def test_every_definition_by_hand() -> None:

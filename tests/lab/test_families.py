@@ -10,10 +10,9 @@ from toy_joint import NAMES, bench
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab import families as method
-from sae.lab.families import Config, known_frequencies, known_groups
-from sae.lab.frequency import Owned, Related, logistic, within
-from sae.lab.grouping import Grouped, by_label, by_text
+from sae.lab.associations.families import Config, known_frequencies, known_groups
+from sae.lab.associations.frequency import Owned, Related, logistic, within
+from sae.lab.associations.grouping import Grouped, by_label, by_text
 from sae.lab.workbench import Workbench
 
 GROUPS = {"animal": ["cat", "dog", "owl"], "look": ["red", "big"]}

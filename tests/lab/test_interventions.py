@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, DictionaryError
-from sae.lab.interventions import Change, changed, edits, latent_parts, places, unit_in_activation, vector_parts
+from sae.lab.change.interventions import Change, changed, edits, latent_parts, places, unit_in_activation, vector_parts
 from sae.subjects.splice import reconstruct
 
 WIDTH, SILENT = 6, 8

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from toy_joint import LAYER, NAMES, ToyPictures, bench
 
 from sae.errors import EvaluationError
-from sae.lab.joint import JointSpace, attributed, before_selection, blank
+from sae.lab.words.joint import JointSpace, attributed, before_selection, blank
 from sae.tensors import Batch
 
 

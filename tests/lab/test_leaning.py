@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sae.errors import EvaluationError
-from sae.lab.leaning import Effects, observed, outlying, stands_out
+from sae.lab.bias.leaning import Effects, observed, outlying, stands_out
 
 
 def test_counts_and_chances_are_those_of_a_hypergeometric_draw() -> None:

@@ -12,10 +12,10 @@ from sae.activations.store import Provenance
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.sample import Sample, halves
-from sae.lab import levels, regimes, suppression
-from sae.lab.level_table import Levels
+from sae.lab.levels import levels, regimes, suppression
+from sae.lab.levels.suppression import lowest_items
+from sae.lab.levels.table import Levels
 from sae.lab.readings import Family, Readings, difference, latents, neurons, random
-from sae.lab.suppression import lowest_items
 from sae.lab.workbench import Workbench
 from sae.tensors import Kind
 

@@ -15,8 +15,8 @@ from sae.errors import ConfigError, DictionaryError, InputsError
 from sae.features.findings import Findings
 from sae.features.judging.labelling import Labelling
 from sae.features.live.loaded import Loaded
-from sae.lab.doses import Bed
-from sae.lab.live import DOSES, N_DOSES, SteerAsk
+from sae.lab.change.doses import Bed
+from sae.lab.change.live import DOSES, N_DOSES, SteerAsk
 from sae.tensors import Batch
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae.errors import EvaluationError
-from sae.lab.mixes import (
+from sae.lab.levels.mixes import (
     Change,
     band,
     chance_band,

@@ -14,10 +14,10 @@ from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.sample import Sample
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.features.removal import copied
-from sae.lab.answers import TextClasses
-from sae.lab.interventions import Change, edits, latent_parts, vector_parts
-from sae.lab.panel import coded_parts, open_panel, panel_codes
-from sae.lab.rivals import METHODS, Candidates, probes
+from sae.lab.change.answers import TextClasses
+from sae.lab.change.interventions import Change, edits, latent_parts, vector_parts
+from sae.lab.change.panel import coded_parts, open_panel, panel_codes
+from sae.lab.change.rivals import METHODS, Candidates, probes
 from sae.lab.workbench import Workbench
 from sae.subjects.vision import ClipOutput
 from sae.tensors import Batch, Kind

@@ -11,8 +11,19 @@ from scipy.stats import spearmanr
 from toy_reader import NAMES, TEXTURE, N, ToyThings, bench, stamp
 
 from sae.errors import ConfigError, EvaluationError, InputsError
-from sae.lab import lettered, reading
-from sae.lab.lettered import ANAGRAM, CLASS, KNOWN, LETTERS, UNKNOWN, Shown, Strings, drawn, strings_of, things
+from sae.lab.typography import lettered, reading
+from sae.lab.typography.lettered import (
+    ANAGRAM,
+    CLASS,
+    KNOWN,
+    LETTERS,
+    UNKNOWN,
+    Shown,
+    Strings,
+    drawn,
+    strings_of,
+    things,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from toy_joint import LAYER, NAMES, PARTS, bench
 from sae.errors import ConfigError, InputsError
 from sae.features.live.words import Words
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab import search as method
 from sae.lab.concepts import Concepts, compared
-from sae.lab.joint import JointSpace, rank_of_own
-from sae.lab.search import Config, drawn_share, found_share, search
+from sae.lab.words.joint import JointSpace, rank_of_own
+from sae.lab.words.search import Config, drawn_share, found_share, search
 from sae.lab.workbench import Workbench
 from sae.subjects.load import load
 

@@ -13,10 +13,10 @@ from sae import cli
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, DictionaryError, EvaluationError
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
-from sae.lab import steer
-from sae.lab.answers import NextTokens, answers_of, generate
-from sae.lab.doses import Bed, Steering, doses, moved_most
-from sae.lab.interventions import latent_parts
+from sae.lab.change import steer
+from sae.lab.change.answers import NextTokens, answers_of, generate
+from sae.lab.change.doses import Bed, Steering, doses, moved_most
+from sae.lab.change.interventions import latent_parts
 
 VOCAB, WIDTH = 12, 5
 

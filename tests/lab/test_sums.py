@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae.lab.sums import decompose, equation, jaccard, non_negative
+from sae.lab.words.sums import decompose, equation, jaccard, non_negative
 
 
 def naive(directions: torch.Tensor, target: torch.Tensor) -> float:

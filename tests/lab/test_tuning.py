@@ -12,12 +12,11 @@ from toy_joint import bench
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import World
-from sae.lab import tuning as method
-from sae.lab.curves import Curves, fitted, scrambled, shapes
 from sae.lab.readings import latents
-from sae.lab.regions import Regions, known_places, moran, neighbours
-from sae.lab.sweeps import SWEPT, labelled, numeric, shown
-from sae.lab.tuning import Config
+from sae.lab.tuning.curves import Curves, fitted, scrambled, shapes
+from sae.lab.tuning.regions import Regions, known_places, moran, neighbours
+from sae.lab.tuning.sweeps import SWEPT, labelled, numeric, shown
+from sae.lab.tuning.tuning import Config
 from sae.lab.workbench import Workbench
 
 LEVELS, THINGS = 24, 40

@@ -11,7 +11,7 @@ from live_catalogs import image_catalog, picture_bytes, text_catalog
 
 from sae.features.live.asks import asks_of
 from sae.features.live.loaded import Loaded
-from sae.lab.live import SteerAsk
+from sae.lab.change.live import SteerAsk
 
 pytestmark = pytest.mark.browser
 

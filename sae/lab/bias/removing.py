@@ -1,0 +1,99 @@
+"""What is left of a sensitive value's influence once the units that know it are taken out, and what that costs."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae.dictionaries.base import Dictionary
+from sae.evaluation.controls import random_directions
+from sae.evaluation.responses import Responses
+from sae.evaluation.sample import Units
+from sae.features.building.known import raw_neurons
+from sae.lab.bias.decision import without
+from sae.lab.bias.population import Pairs, Population
+from sae.lab.change.interventions import Change, changed, vector_parts
+from sae.lab.change.rivals import probes
+
+Removal = Callable[[Float[Tensor, "n d_joint"]], Float[Tensor, "n d_joint"]]
+N_RANDOM = 10
+"""Draws of random latents."""
+
+
+class Knowing:
+    """Which units know a value, by the area under the ROC curve among the items that show its family.
+
+    Latents, neurons and random directions, on the half to match on and on the half to score on.
+    """
+
+    def __init__(self, dictionary: Dictionary, judged: Population, seed: int) -> None:
+        sample = judged.sample
+        self.judged, self.dictionary = judged, dictionary
+        latents = Units("latents", dictionary, sample)
+        rates = latents.responses.n_fired.double() / sample.n_items
+        self.units = {
+            "latents": latents,
+            "neurons": Units("neurons", raw_neurons(dictionary.d_in), sample),
+            "random directions": Units("random directions", random_directions(sample.x, rates, seed), sample),
+        }
+
+    def auc(self, kind: str, value: int) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
+        """Return the areas of units for a value on both halves; of labels on one side only, nan."""
+        responses, match = self.units[kind].responses, self.judged.sample.match
+        return tuple(self._on(responses, value, half) for half in (match, ~match))  # type: ignore[return-value]
+
+    def _on(self, responses: Responses, value: int, half: Tensor) -> Float[Tensor, " units"]:
+        keep = half & self.judged.shown[:, value]
+        return responses.on(keep).auc(self.judged.has[keep][:, [value]])[:, 0]
+
+
+def removals(knowing: Knowing, value: int, n: int, seed: int) -> Iterator[tuple[str, Removal]]:
+    """Yield ways to take a value out of vectors, chosen on the half to match on.
+
+    The n latents that know it best; beside them as many random ones, the best n neurons set to their mean, the
+    difference of means and a linear probe projected out.
+    """
+    judged, dictionary = knowing.judged, knowing.dictionary
+    keep = judged.sample.match & judged.shown[:, value]
+    x, has = judged.x[keep], judged.has[keep, value]
+    best = knowing.auc("latents", value)[0].topk(n).indices.tolist()
+    yield "latents", lambda rows: without(dictionary, rows, best)
+    alive = knowing.units["latents"].alive.nonzero()[:, 0]
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(N_RANDOM):
+        drawn = alive[torch.randperm(len(alive), generator=generator)[:n]].tolist()
+        yield "random latents", lambda rows, drawn=drawn: without(dictionary, rows, drawn)
+    neurons = knowing.auc("neurons", value)[0].topk(min(n, dictionary.d_in)).indices
+    yield "best neurons", _projected(torch.eye(dictionary.d_in)[neurons], x)
+    yield "difference of means", _projected((x[has].mean(0) - x[~has].mean(0))[None], x)
+    yield "linear probe", _projected(probes(x, has[:, None]), x)
+
+
+def _projected(vectors: Float[Tensor, "n d_joint"], x: Float[Tensor, "items d_joint"]) -> Removal:
+    parts = vector_parts(vectors, x.mean(0))
+    return lambda rows: rows + changed(rows, parts, Change("remove"))
+
+
+def left(knowing: Knowing, pair: Pairs, value: int, n: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return what is left after every removal, on held-out items and pictures, and before any.
+
+    By how much the value moves judgements (`Effects.moved`, nats), and how many judgements are right.
+    """
+    judged = knowing.judged
+    scored, number = ~judged.sample.match, list(pair.effects.values).index(judged.values[value].partition("=")[2])
+    x, truth, flat = judged.x[scored], judged.truth[scored], pair.x.flatten(0, 1)
+    found: dict[str, list[dict[str, float]]] = {}
+    ways: list[tuple[str, Removal]] = [("nothing", lambda rows: rows), *removals(knowing, value, n, seed)]
+    for name, remove in ways:
+        effects = pair.on(~pair.match, judged.judge, remove(flat).view_as(pair.x))
+        right = judged.judge.logits(remove(x)).argmax(-1) == truth
+        found.setdefault(name, []).append(
+            {"moved, nats": float(effects.moved[number]), "accuracy": float(right.double().mean())}
+        )
+    return {name: {key: _mean(tried, key) for key in tried[0]} for name, tried in found.items()}
+
+
+def _mean(tried: list[dict[str, Any]], key: str) -> float:
+    return sum(one[key] for one in tried) / len(tried)
