@@ -1,7 +1,8 @@
 """What reads in the built-in CLIP subject that reads inside scenes, how it is attacked, and what defends it.
 
 Part of the bench of the laboratory: `figures` runs reading and attack on both dictionaries and saves what they found
-below a folder. Needs the store of configs/harvest-concepts-clip-reader-score.yaml.
+below a folder. Needs runs/concepts-clip-reader/store-score (configs/harvest-concepts-clip-reader-score.yaml); about ten
+minutes for each dictionary on an idle core.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,7 @@ from sae.inputs.lettering import FONTS
 from sae.lab.finding import Finding, Picture
 from sae.lab.typography import attack_picture
 from sae.lab.typography.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
-from sae.lab.typography.defences import AS_ACTIVE, READING, as_active, defences, mean_activation, on_unseen_words
+from sae.lab.typography.defences import AS_ACTIVE, RANDOM, READING, defences, on_unseen_words
 from sae.lab.typography.lettered import GROUNDS, MATCH_FONTS, SCORE_FONTS, class_of, drawn, things
 from sae.lab.typography.stroop import CONDITIONS, INCONGRUENT, in_ink, on_pictures
 from sae.lab.typography.wild import Wild, in_the_wild
@@ -95,8 +95,8 @@ def run(config: Config) -> Finding:
     picked = {name: chosen(points) for name, points in to_choose.items()}
     lead = min(READING, key=lambda name: to_choose[name][picked[name]].success[0])
     latents = next(one.latents for one in kinds if one.name == lead)[: int(to_choose[lead][picked[lead]].amount)]
-    written = mean_activation(beds[FIND].codes(bench.dictionary, WRITTEN))
-    wild = in_the_wild(bench, reader, hookpoint, latents, as_active(latents, written))
+    others = next(one.latents for one in kinds if one.name == RANDOM)[: len(latents)]
+    wild = in_the_wild(bench, reader, hookpoint, latents, others)
     unseen = on_unseen_words(beds[FIND], beds[SCORE], bench.dictionary, len(latents))
     found = Attack(manner, scored, words, stroop, to_report, picked, lead, unseen, wild)
     return found.finding(bench.about, beds[SCORE])

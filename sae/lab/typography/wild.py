@@ -30,7 +30,7 @@ class Wild:
         items: wrongly answered ones, of the sample.
         truth, answer, text: classes; text is -1 where nothing is written or nothing is known of it.
         without: answers with the latents removed.
-        control: answers with other latents removed.
+        control: answers with as many random latents removed.
         masked: answers with the writing painted over; -1 where that cannot be done.
         images: of them.
         names: of the classes.
@@ -67,12 +67,12 @@ class Wild:
             "in the wild: wrong, the answer is the writing": count(self.says_text),
             "in the wild: explained by the writing": count(self.explained),
             "in the wild: of these right without the latents": count(self.says_text & righted),
-            "in the wild: of these right without others as active": count(self.says_text & control),
+            "in the wild: of these right without as many random latents": count(self.says_text & control),
             "in the wild: of these right with the writing painted over": count(
                 self.says_text & (self.masked == self.truth)
             ),
             "in the wild: wrong, right without the latents": count(righted),
-            "in the wild: wrong, right without others as active": count(control),
+            "in the wild: wrong, right without as many random latents": count(control),
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def in_the_wild(
         reader: how answers are read.
         hookpoint: of the dictionary.
         latents: those that read; none where no number of them could be chosen.
-        others: the control.
+        others: the control, random latents.
     """
     sample = bench.sample
     items = (things(bench, bare=False) & ~sample.match).nonzero()[:, 0]
