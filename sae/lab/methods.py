@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "ablate": "sae.lab.ablate",
     "lesion": "sae.lab.lesion",
     "steer": "sae.lab.steer",
+    "visualise": "sae.lab.visualise.method",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""
 
