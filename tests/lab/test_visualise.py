@@ -176,19 +176,20 @@ def test_a_whole_run_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Workbench, "open", lambda config: bench())
     monkeypatch.setattr("sae.lab.visualise.studio.load", lambda *_: ToySight())
     config = Config(
-        dictionary="toy", store=tmp_path, n_latents=3, ways=("pixel", "maco", "accentuate"), steps=30,
-        facets=("bright",), judges=("toy:sight",), n_pictures=60, kept=2, n_diverse=2,
+        dictionary="toy", store=tmp_path, n_latents=3, ways=("pixel", "maco", "accentuate"), steps=100,
+        facets=("bright",), judges=("toy:sight",), n_pictures=60, kept=2, n_diverse=2, diversity=0.1,
     )  # fmt: skip
     found = method.run(config)
     assert found.figures["latents, pixel, toy:sight, concept"] >= 2 / 3
     assert found.figures["latents, pixel, bright, toy:sight, facet"] >= 2 / 3
     assert found.figures["real pictures, toy:sight, concept"] > 0.9
-    assert found.figures["latents, pixel, pre-activation above 99 %"] == 1
+    latents = [row for row in found.rows if (row["units"], row["way"], row["facet"]) == ("latents", "pixel", "")]
+    assert [row["percentile"] for row in latents] == [1, 1, 1]
     assert {row["units"] for row in found.rows} == {"latents", "neurons", "random_directions"}
     found.save(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "visualise.json").read_text())["verdict"] == found.verdict
     latent = found.rows[0]["unit"]
-    names = ("pixel", "pixel-2", "pixel-step-0", "pixel-step-8", "pixel-bright", "maco", "accentuate")
+    names = ("pixel", "pixel-2", "pixel-step-0", "pixel-step-25", "pixel-bright", "maco", "accentuate")
     for name in names:
         assert (tmp_path / "out" / f"latent-{latent}-{name}.png").is_file(), name
     for name in ("lab-visualise", "lab-facets"):
@@ -216,7 +217,7 @@ def test_facets_and_pictures_that_are_not_there_are_refused(tmp_path: Path) -> N
     with pytest.raises(EvaluationError, match=r"pictures of \(10, 10\); toy:sight takes \(8, 8\)"):
         Studio(bench(size=10), Config(**settings))  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="need a layer below"):
-        Studio(bench(hookpoint=LOWER), Config(**settings)).facets  # type: ignore[arg-type]
+        Studio(bench(hookpoint=LOWER), Config(**settings)).facets.number("dim")  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="at least two facets"):
         Facets.learn(ToySight(), [LOWER], studio.frames, torch.zeros(len(studio.frames)).long(), ("dim", "bright"))
 

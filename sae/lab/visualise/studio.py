@@ -72,7 +72,7 @@ class Config(WorkbenchConfig):
     """Power of the cosine to the latent's direction that pre-activations are multiplied by."""
     n_diverse: int = 1
     """Pictures of every latent, made unlike one another."""
-    diversity: float = 1.0
+    diversity: float = 0.5
     """How much they are made unlike, in units of the latent's strong activations."""
     kept: int = 0
     """Intermediate pictures to keep as images."""
