@@ -45,11 +45,11 @@ class Chosen:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def percentile(self, place: int, value: Float[Tensor, ""]) -> float:
-        """Return the share of a unit's activations above zero on the sample that a value exceeds."""
+    def percentile(self, place: int, value: Float[Tensor, ""]) -> float | str:
+        """Return the share of a unit's activations above zero that a value exceeds; "" where there are none."""
         column = self.units.responses.columns(self.numbers[place : place + 1])[:, 0]
         fired = column[column > 0]
-        return float((fired < value).double().mean()) if len(fired) else float("nan")
+        return round(float((fired < value).double().mean()), 4) if len(fired) else ""
 
     def strongest(self, n: int) -> Int[Tensor, "units n"]:
         """Return the examples of the half to score on that drive each unit most."""

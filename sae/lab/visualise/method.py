@@ -71,7 +71,7 @@ def _figures(studio: Studio, made: Sequence[Made]) -> dict[str, float]:
         figures[f"{where}, pre-activation above 99 %"] = _mean(one.pre > one.chosen.strong)
         figures[f"{where}, spectrum distance"] = _mean(spectrum_distance(one.frames.float() / 255, studio.natural))
         for name, judge in studio.judges.items():
-            for key, right in _judged(studio, one, judge).items():
+            for key, right in _judged(studio, one, judge).items() if (one.chosen.concept >= 0).any() else ():
                 figures[f"{where}, {name}, {key}"] = _mean(right)
     return figures
 
@@ -99,7 +99,7 @@ def _rows(studio: Studio, meanings: Meanings, one: Made) -> list[dict[str, Any]]
             "strong": round(float(chosen.strong[n]), 4),
             "pre_activation": round(float(one.pre[n]), 4),
             "activation": round(float(one.activation[n]), 4),
-            "percentile": round(float(chosen.percentile(n, one.pre[n])), 4),
+            "percentile": chosen.percentile(n, one.pre[n]),
         }
         for n in range(len(chosen))
     ]
