@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sae.lab.visualise.parametrise import Fourier, Maco, Natural, Pixels, radial_log_power, spectrum_distance
+from sae.lab.visualise.parametrise import (
+    Fourier,
+    Maco,
+    Natural,
+    Pixels,
+    radial_log_power,
+    spectrum_distance,
+    total_variation,
+)
 
 WAYS = (Fourier, Maco, Pixels)
 
@@ -67,6 +75,14 @@ def test_colours_are_uncorrelated_with_variance_one_and_come_back() -> None:
 def test_pictures_in_black_and_white_have_colours_too() -> None:
     grey = torch.rand(20, 1, 8, 8, generator=draws()).expand(-1, 3, -1, -1)
     assert Fourier(Natural.of((255 * grey).byte()), 2, draws()).pictures().isfinite().all()
+
+
+def test_total_variation_is_that_of_the_sum() -> None:
+    pictures = torch.rand(2, 3, 5, 4, generator=draws())
+    one = pictures[1].tolist()
+    down = sum(abs(c[i + 1][j] - c[i][j]) for c in one for i in range(4) for j in range(4))
+    across = sum(abs(c[i][j + 1] - c[i][j]) for c in one for i in range(5) for j in range(3))
+    assert total_variation(pictures)[1].item() == pytest.approx(down / 48 + across / 45, rel=1e-5)
 
 
 def test_the_radial_spectrum_of_a_wave_peaks_at_its_frequency() -> None:

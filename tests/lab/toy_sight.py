@@ -23,7 +23,8 @@ NAMES = ("cat", "dog", "sun", "owl")
 FACETS = ("dim", "bright")
 SIZE, D = 8, 12
 LOWER, LAYER = "visual.layer1.0.hook_post", "visual.layer2.0.hook_post"
-PATTERNS = torch.rand(len(NAMES), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).round()
+BLOCKS = torch.rand(len(NAMES), 3, 2, 2, generator=torch.Generator().manual_seed(0)).round()
+PATTERNS = BLOCKS.repeat_interleave(SIZE // 2, 2).repeat_interleave(SIZE // 2, 3)
 
 
 class ToySight:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sae.dictionaries.base import Dictionary
 from sae.errors import EvaluationError, nearest
 from sae.features.circuits.attribution import pre_activations
-from sae.lab.visualise.parametrise import Parametrisation, Pictures
+from sae.lab.visualise.parametrise import Parametrisation, Pictures, total_variation
 from sae.lab.visualise.transform import Transform
 from sae.log import track
 from sae.subjects.base import Activation, SeesPictures, Subject
@@ -116,6 +116,8 @@ class Ascent:
         transform: what pictures go through before the subject sees them.
         seed: of all that is drawn.
         diversity: weight of `likeness`, taken off.
+        smoothness: weight of the pictures' total variation, as a multiple of `variation`, taken off.
+        variation: of real pictures.
         keep: how many intermediate pictures to keep, at evenly growing steps.
     """
 
@@ -124,6 +126,8 @@ class Ascent:
     learning_rate: float = 0.05
     seed: int = 0
     diversity: float = 0.0
+    smoothness: float = 0.0
+    variation: float = 1.0
     keep: int = 0
 
 
@@ -211,6 +215,8 @@ def visualise(
                 total = total - anchor.departure(found[anchor.hookpoint], seen[anchor.hookpoint])
             if ascent.diversity:
                 total = total - ascent.diversity * likeness(x, aim.units.to(x.device))
+            if ascent.smoothness:
+                total = total - ascent.smoothness / ascent.variation * total_variation(pictures)
             optimiser.zero_grad()
             (-total.sum()).backward()
             optimiser.step()

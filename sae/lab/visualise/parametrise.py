@@ -31,6 +31,7 @@ class Natural:
         mix: [3 3], the symmetric root of the colours' covariance; makes colours like the data's of uncorrelated ones.
         magnitude: of the spectrum of uncorrelated colours, less the mean, a mean over pictures; unitary scaling.
         log_power: of the radial spectrum of luminance, a mean over pictures.
+        variation: the median `total_variation`.
         size: height and width.
     """
 
@@ -38,6 +39,7 @@ class Natural:
     mix: Float[Tensor, "3 3"]
     magnitude: Float[Tensor, "3 height half_width"]
     log_power: Float[Tensor, " radii"]
+    variation: Float[Tensor, ""]
     size: tuple[int, int]
 
     @classmethod
@@ -52,7 +54,14 @@ class Natural:
         mix, unmix = (vectors * deviation) @ vectors.T, (vectors / deviation) @ vectors.T
         flat = torch.einsum("ij,njhw->nihw", unmix, centred)
         magnitude = torch.fft.rfft2(flat, norm="ortho").abs().mean(0)
-        return cls(mean, mix, magnitude, radial_log_power(pictures).mean(0), tuple(frames.shape[2:]))  # type: ignore[arg-type]
+        return cls(
+            mean,
+            mix,
+            magnitude,
+            radial_log_power(pictures).mean(0),
+            total_variation(pictures).median(),
+            (frames.shape[2], frames.shape[3]),
+        )
 
     def coloured(self, flat: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
         """Give uncorrelated colours those of the data, less their mean."""
@@ -188,6 +197,12 @@ def radial_log_power(pictures: Pictures) -> Float[Tensor, "n radii"]:
 def spectrum_distance(pictures: Pictures, natural: Natural) -> Float[Tensor, " n"]:
     """Return the root mean square difference between a picture's log radial power and the data's mean, in nats."""
     return (radial_log_power(pictures) - natural.log_power).square().mean(1).sqrt()
+
+
+def total_variation(pictures: Pictures) -> Float[Tensor, " n"]:
+    """Return the mean absolute difference between neighbouring pixels, across plus down."""
+    down, across = pictures.diff(dim=2).abs().mean((1, 2, 3)), pictures.diff(dim=3).abs().mean((1, 2, 3))
+    return down + across
 
 
 def _logit(pictures: Tensor) -> Tensor:

@@ -16,21 +16,21 @@ from sae.lab.visualise.facets import Facets, lower
 from sae.lab.visualise.judge import Judge, as_frames
 from sae.lab.visualise.optimise import Aim, Anchor, Ascent, Visualised, check_aim, reduced, visualise
 from sae.lab.visualise.parametrise import Fourier, Maco, Natural, Pictures, Pixels
-from sae.lab.visualise.transform import chain, jitter, rotate, scale
+from sae.lab.visualise.transform import Transform, chain, colour, jitter, overlay, rotate, scale
 from sae.lab.workbench import Workbench, WorkbenchConfig
 from sae.subjects.load import load
 from sae.tensors import Batch, Kind
 
 ACCENTUATE = "accentuate"
-WAYS: dict[str, tuple[Any, float]] = {
-    "maco": (Maco, 0.1),
-    "fourier": (Fourier, 0.05),
-    "pixel": (Pixels, 0.05),
-    ACCENTUATE: (Fourier, 0.02),
+WAYS: dict[str, tuple[Any, float, float]] = {
+    "fourier": (Fourier, 0.01, 0.3),
+    "maco": (Maco, 0.1, 0.0),
+    "pixel": (Pixels, 0.03, 0.5),
+    ACCENTUATE: (Fourier, 0.005, 0.0),
 }
-"""Parametrisation and learning rate of each way; accentuation starts from a real picture and stays near."""
-JITTER, ROTATE, SCALE = 0.09, 10.0, (0.85, 1.15)
-"""Transformations: a share of the picture's width, degrees, and factors."""
+"""Parametrisation, learning rate and smoothness of each way; accentuation starts from a real picture and stays near."""
+JITTER, ROTATE, SCALE, COLOUR, OVERLAY = 0.09, 10.0, (0.85, 1.15), 0.5, 0.5
+"""Transformations: a share of the picture's width, degrees, factors, a change of colours and an opacity."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Config(WorkbenchConfig):
     """Visualise these; if empty, `n_latents` of those that stand for a concept."""
     n_latents: int = 16
     """Latents to draw, and as many neurons and random directions beside them."""
-    ways: tuple[str, ...] = ("maco", "fourier", "pixel", "accentuate")
+    ways: tuple[str, ...] = ("fourier", "maco", "pixel", "accentuate")
     """Parametrisations; controls and facets are made in the first."""
     at: str = "max"
     """Positions that count: max or mean over patches, or the number of one position."""
@@ -189,12 +189,18 @@ class Studio:
             chosen.strong.clamp_min(1e-6).repeat_interleave(copies),
         )
 
+    @property
+    def transform(self) -> Transform:
+        """What pictures have to survive."""
+        moves = (jitter(JITTER * self.sees.frame_size[1]), rotate(ROTATE), scale(*SCALE))
+        return chain((*moves, colour(COLOUR), overlay(self.frames[self.learnt], OVERLAY)))
+
     def made(self, chosen: Chosen, way: str, facet: str | None = None) -> Visualised:
         """Visualise units in one way; as often as pictures are to be diverse, or once for every strength of a facet."""
         config = self.config
         copies = config.n_diverse if facet is None else len(config.strengths)
         aim, generator = self.aim(chosen, copies), torch.Generator().manual_seed(config.seed)
-        make, learning_rate = WAYS[way]
+        make, learning_rate, smoothness = WAYS[way]
         anchor, term, start = None, None, None
         if way == ACCENTUATE:
             start = self.weak(chosen).repeat_interleave(copies, 0)
@@ -203,11 +209,13 @@ class Studio:
             number = torch.full((len(aim.units),), self.facets.number(facet))
             term = self.facets.towards(number, torch.tensor(config.strengths).repeat(len(chosen)))
         ascent = Ascent(
-            chain((jitter(JITTER * self.sees.frame_size[1]), rotate(ROTATE), scale(*SCALE))),
+            self.transform,
             config.steps,
             learning_rate,
             config.seed,
             config.diversity if copies > 1 and facet is None else 0.0,
+            smoothness,
+            float(self.natural.variation),
             config.kept,
         )
         parametrisation = make(self.natural, len(aim.units), generator, start)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Batch = Float[Tensor, "n 3 height width"]
@@ -69,6 +69,31 @@ def noise(deviation: float) -> Transform:
 
     def apply(pictures: Batch, generator: torch.Generator) -> Batch:
         return pictures + deviation * torch.randn(pictures.shape, generator=generator).to(pictures)
+
+    return apply
+
+
+def colour(most: float) -> Transform:
+    """Change each colour's contrast by a factor within 1 +- most, and its level by up to half of `most`."""
+
+    def apply(pictures: Batch, generator: torch.Generator) -> Batch:
+        draws = (2 * _uniform(6 * len(pictures), generator) - 1).view(2, len(pictures), 3, 1, 1).to(pictures) * most
+        mean = pictures.mean((2, 3), keepdim=True)
+        return (pictures - mean) * (1 + draws[0]) + mean + draws[1] / 2
+
+    return apply
+
+
+def overlay(frames: UInt8[Tensor, "frames 3 height width"], most: float) -> Transform:
+    """Lay real pictures over, each with an opacity between nothing and `most`.
+
+    What still drives a unit behind other things is large and clear; it is what other subjects see as well.
+    """
+
+    def apply(pictures: Batch, generator: torch.Generator) -> Batch:
+        drawn = torch.randint(len(frames), (len(pictures),), generator=generator)
+        opacity = most * _uniform(len(pictures), generator).view(-1, 1, 1, 1).to(pictures)
+        return (1 - opacity) * pictures + opacity * frames[drawn].to(pictures) / 255
 
     return apply
 
