@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from sae.errors import ConfigError, EvaluationError, nearest
+from sae.features.circuits.attribution import Member
 from sae.features.removal import stacked
 from sae.lab.visualise.chosen import Chosen
 from sae.lab.visualise.facets import Facets, lower
@@ -80,7 +81,7 @@ class Config(WorkbenchConfig):
     """Steer towards these labels of `facet_family`."""
     facet_family: str = "facet"
     """Labels of the inputs that facets are learnt from."""
-    strengths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    strengths: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Of facets, tried side by side; the strongest that leaves the latent strong is kept."""
     judges: tuple[str, ...] = ()
     """Subjects, other than the dictionary's own, that say what the pictures show."""
@@ -116,7 +117,7 @@ class Studio:
 
     def __init__(self, bench: Workbench, config: Config) -> None:
         self.bench, self.config = bench, config
-        self.hookpoint: str = bench.dictionary.provenance["hookpoint"]
+        self.hookpoint = Member.of("dictionary", bench.dictionary, bench.subject).reads
         self.sees = check_aim(bench.subject, Aim(bench.dictionary, self.hookpoint, torch.tensor(config.latents).long()))
         sample = bench.sample
         halves = [half.nonzero()[: config.n_pictures, 0] for half in (sample.match, ~sample.match)]
