@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_clip import save_clip
+from torch import Tensor
 from toy_sight import LAYER, LOWER, NAMES, PATTERNS, ToySight, bench
 
-from sae.errors import ConfigError, DictionaryError, EvaluationError
+from sae.errors import ConfigError, DictionaryError, EvaluationError, InputsError
 from sae.features.building.known import raw_neurons
 from sae.lab.visualise import method, transform
 from sae.lab.visualise.chosen import Meanings
-from sae.lab.visualise.facets import Facets, Towards, lower
+from sae.lab.visualise.facets import Facets, Labelled, Towards, lower
+from sae.lab.visualise.judge import fitted
 from sae.lab.visualise.optimise import Aim, Anchor, Ascent, Visualised, check_aim, likeness, reduced, visualise
 from sae.lab.visualise.parametrise import Fourier, Natural, Pixels
 from sae.lab.visualise.studio import Config, Studio
@@ -29,6 +32,10 @@ def natural(size: int = 8) -> Natural:
 
 def draws() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+def of_two(frames: Tensor, label: Tensor) -> Labelled:
+    return Labelled(frames, label, torch.ones(len(frames), dtype=torch.bool), ("dim", "bright"))
 
 
 def climbed(units: list[int], ascent: Ascent, **more: object) -> Visualised:
@@ -148,7 +155,7 @@ def test_gradients_reach_the_pixels_of_real_towers_and_come_by_lower_layers(kind
     below = lower(subject, hookpoint)
     assert len(below) == 2 and all(name in names for name in below)
     aim = Aim(raw_neurons(subject.hookpoints()[hookpoint].d_in), hookpoint, torch.tensor([0, 5]))
-    probe = Facets.learn(subject, below, frames.repeat(8, 1, 1, 1), torch.arange(16) % 2, ("one", "other"))
+    probe = Facets.learn(subject, below, of_two(frames.repeat(8, 1, 1, 1), torch.arange(16) % 2))
     term = probe.towards(torch.tensor([0, 1]), torch.tensor([1.0, 1.0]))
     plain, steered = (
         visualise(subject, aim, Fourier(Natural.of(frames), 2, draws()), Ascent(STILL, steps=15), one)
@@ -220,13 +227,34 @@ def test_facets_and_pictures_that_are_not_there_are_refused(tmp_path: Path) -> N
     with pytest.raises(EvaluationError, match=r"no facet 'brigt'.* Did you mean 'bright'"):
         studio.facets.number("brigt")
     with pytest.raises(EvaluationError, match=r"no labels 'facets'.* Did you mean 'facet'"):
-        studio.labels("facets")
+        studio.labelled("facets")
     with pytest.raises(EvaluationError, match=r"pictures of \(10, 10\); toy:sight takes \(8, 8\)"):
         Studio(bench(size=10), Config(**settings))  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="need a layer below"):
         Studio(bench(hookpoint=LOWER), Config(**settings)).facets.number("dim")  # type: ignore[arg-type]
-    with pytest.raises(EvaluationError, match="at least two facets"):
-        Facets.learn(ToySight(), [LOWER], studio.frames, torch.zeros(len(studio.frames)).long(), ("dim", "bright"))
+    with pytest.raises(EvaluationError, match="there are pictures of 1"):
+        Facets.learn(ToySight(), [LOWER], of_two(studio.frames, torch.zeros(len(studio.frames)).long()))
+
+
+def test_facets_are_learnt_from_any_folder_of_pictures(tmp_path: Path) -> None:
+    subject = load(f"clip:{save_clip(tmp_path / 'model', 'vit')}")
+    for shade, name in ((40, "dim"), (220, "bright")):
+        (tmp_path / "facets" / name).mkdir(parents=True)
+        for n in range(8):
+            Image.new("RGB", (40, 32), (shade + n,) * 3).save(tmp_path / "facets" / name / f"{n}.png")
+    pictures = Labelled.folder(tmp_path / "facets", subject, 0)
+    assert pictures.names == ("bright", "dim") and pictures.frames.shape == (16, 3, 32, 32)
+    (probe, _) = Facets.learn(subject, lower(subject, "visual.embedding"), pictures).probes
+    tried = pictures.on(~pictures.learnt)
+    assert torch.equal(probe.answers(subject, tried.frames), tried.label)
+    (tmp_path / "facets" / "dim" / "9.png").write_text("no picture")
+    with pytest.raises(InputsError, match=r"9\.png: not an image that can be decoded"):
+        Labelled.folder(tmp_path / "facets", subject, 0)
+
+
+def test_judges_see_pictures_in_their_own_size() -> None:
+    frames = torch.full((2, 3, 30, 20), 77, dtype=torch.uint8)
+    assert torch.equal(fitted(ToySight(), frames), torch.full((2, 3, 8, 8), 77, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(

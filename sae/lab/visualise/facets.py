@@ -7,13 +7,17 @@ also looks like the facet.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from sae.errors import EvaluationError, nearest
+from sae.inputs.configs import ImageInputsConfig
+from sae.inputs.images import ImageInputs
 from sae.subjects.base import Activation, Subject
 from sae.tensors import Batch
 
@@ -21,8 +25,46 @@ FRAMES_AT_ONCE = 256
 PROBE_STEPS, PROBE_DECAY = 100, 1e-3
 BLOCK_ENDS = (".hook_resid_post", ".hook_post")
 MLP = ".mlp.hook_post"
+CLASS = "class"
+"""Family of the labels that subfolders are."""
 N_LOWER = 2
 """Block ends below a unit in which its facets are looked for."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Real pictures, what each of them is, and which may be learnt from.
+
+    Attributes:
+        frames: preprocessed pictures.
+        label: of each, its place in `names`.
+        learnt: the others are there to try on what was learnt.
+        names: of the labels.
+    """
+
+    frames: UInt8[Tensor, "n 3 height width"]
+    label: Int[Tensor, " n"]
+    learnt: Bool[Tensor, " n"]
+    names: tuple[str, ...]
+
+    def on(self, keep: Bool[Tensor, " n"]) -> "Labelled":
+        """Return some of the pictures."""
+        return Labelled(self.frames[keep], self.label[keep], self.learnt[keep], self.names)
+
+    @classmethod
+    def folder(cls, path: Path, subject: Any, seed: int) -> "Labelled":
+        """Read a folder with one subfolder of pictures for each label; half of them, drawn at random, are learnt from.
+
+        Raises:
+            InputsError: there is no such folder, or a file in it is no image that can be decoded.
+        """
+        inputs = ImageInputs(ImageInputsConfig(path=path), subject.preprocess)
+        frames, labels = inputs.batch(0, len(inputs)).images, inputs.labels(0, len(inputs))
+        if frames is None or CLASS not in labels:
+            raise EvaluationError(f"{path}: facets are learnt from pictures in one subfolder for each facet.")
+        drawn = torch.rand(len(frames), generator=torch.Generator().manual_seed(seed)) < 0.5
+        label = torch.from_numpy(labels[CLASS])
+        return cls(frames, label, drawn, tuple(inputs.label_names[CLASS])).on(label >= 0)
 
 
 @dataclass(frozen=True)
@@ -84,30 +126,28 @@ class Facets:
         cls,
         subject: Subject,
         hookpoints: Sequence[str],
-        frames: UInt8[Tensor, "n 3 height width"],
-        label: Int[Tensor, " n"],
-        names: Sequence[str],
+        pictures: Labelled,
     ) -> "Facets":
-        """Fit probes on labelled frames.
+        """Fit probes on labelled frames that may be learnt from.
 
         Args:
             subject: that sees them.
             hookpoints: of the image tower, below the units to visualise (see `lower`).
-            frames: preprocessed pictures.
-            label: of each, its place in `names`.
-            names: of the facets.
+            pictures: of every facet.
 
         Raises:
             EvaluationError: fewer than two facets have pictures, or there is no lower layer.
         """
         if not hookpoints:
             raise EvaluationError(f"{subject.id}: facets need a layer below the unit's; there is none.")
-        if len(label.unique()) < 2:
+        learnt, names = pictures.on(pictures.learnt), pictures.names
+        if len(learnt.label.unique()) < 2:
             raise EvaluationError(
-                f"facets: pictures of {len(label.unique())} of {', '.join(names)}; at least two facets need some."
+                f"facets: there are pictures of {len(learnt.label.unique())} of {', '.join(names)}; at least two facets "
+                "need some."
             )
-        found = means(subject, frames, hookpoints)
-        return cls(tuple(names), tuple(Probe.fit(one, found[one], label, len(names)) for one in hookpoints))
+        found = means(subject, learnt.frames, hookpoints)
+        return cls(names, tuple(Probe.fit(one, found[one], learnt.label, len(names)) for one in hookpoints))
 
     def number(self, name: str) -> int:
         """Return the place of a facet.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sae.errors import ConfigError, EvaluationError, nearest
 from sae.features.circuits.attribution import Member
 from sae.features.removal import stacked
 from sae.lab.visualise.chosen import Chosen
-from sae.lab.visualise.facets import Facets, lower
+from sae.lab.visualise.facets import Facets, Labelled, lower
 from sae.lab.visualise.judge import Judge, as_frames
 from sae.lab.visualise.optimise import Aim, Anchor, Ascent, Visualised, check_aim, reduced, visualise
 from sae.lab.visualise.parametrise import Fourier, Maco, Natural, Pictures, Pixels
@@ -27,9 +28,11 @@ WAYS: dict[str, tuple[Any, float, float]] = {
     "fourier": (Fourier, 0.01, 0.3),
     "maco": (Maco, 0.1, 0.0),
     "pixel": (Pixels, 0.03, 0.5),
-    ACCENTUATE: (Fourier, 0.005, 0.0),
+    ACCENTUATE: (Fourier, 0.02, 0.0),
 }
 """Parametrisation, learning rate and smoothness of each way; accentuation starts from a real picture and stays near."""
+STAY = 0.3
+"""Weight by which accentuation stays near."""
 JITTER, ROTATE, SCALE, COLOUR, OVERLAY = 0.09, 10.0, (0.85, 1.15), 0.5, 0.5
 """Transformations: a share of the picture's width, degrees, factors, a change of colours and an opacity."""
 
@@ -81,6 +84,8 @@ class Config(WorkbenchConfig):
     """Steer towards these labels of `facet_family`."""
     facet_family: str = "facet"
     """Labels of the inputs that facets are learnt from."""
+    facet_pictures: Path | None = None
+    """Folder with one subfolder of pictures for each facet, to learn them from instead."""
     strengths: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Of facets, tried side by side; the strongest that leaves the latent strong is kept."""
     judges: tuple[str, ...] = ()
@@ -135,45 +140,41 @@ class Studio:
                                   f"{self.sees.frame_size}.")  # fmt: skip
         return images
 
-    def labels(self, family: str) -> Int[Tensor, " pictures"]:
-        """Return labels of the real pictures.
+    def labelled(self, family: str) -> Labelled:
+        """Return the real pictures that have a label of a family.
 
         Raises:
             EvaluationError: there is no such family.
         """
-        labels = self.bench.sample.labels
-        if family not in labels or family not in self.bench.sample.label_names:
-            raise EvaluationError(f"the inputs have no labels {family!r}.{nearest(family, labels)}")
-        return torch.from_numpy(np.asarray(labels[family])).long()[self.items]
+        sample = self.bench.sample
+        if family not in sample.labels or family not in sample.label_names:
+            raise EvaluationError(f"the inputs have no labels {family!r}.{nearest(family, sample.labels)}")
+        label = torch.from_numpy(np.asarray(sample.labels[family])).long()[self.items]
+        names = tuple(sample.label_names[family])
+        return Labelled(self.frames, label, self.learnt, names).on(label >= 0)
+
+    @cached_property
+    def facet_pictures(self) -> Labelled:
+        """The pictures that facets are learnt from."""
+        config = self.config
+        if config.facet_pictures is not None:
+            return Labelled.folder(config.facet_pictures, self.bench.subject, config.seed)
+        return self.labelled(config.facet_family)
 
     @cached_property
     def facets(self) -> Facets:
         """The probes that pictures are steered by."""
-        family, label = self.config.facet_family, self.labels(self.config.facet_family)
-        keep = self.learnt & (label >= 0)
-        names = self.bench.sample.label_names[family]
-        below = lower(self.bench.subject, self.hookpoint)
-        return Facets.learn(self.bench.subject, below, self.frames[keep], label[keep], names)
+        subject = self.bench.subject
+        return Facets.learn(subject, lower(subject, self.hookpoint), self.facet_pictures)
 
     @cached_property
     def judges(self) -> dict[str, Judge]:
         """The subject itself and those that the pictures were not optimised on, by id."""
-        inputs: Any = self.bench.inputs
-        answer = self.labels(inputs.classes.family)
-        facet = self.labels(self.config.facet_family) if self.config.facets else None
-        keep = answer >= 0 if facet is None else (answer >= 0) & (facet >= 0)
+        classes: Any = self.bench.inputs.classes  # type: ignore[attr-defined]
+        facets = self.facet_pictures if self.config.facets else None
         subjects = [self.bench.subject, *(load(one, self.config.device) for one in self.config.judges)]
-        return {
-            one.id: Judge.of(
-                one,
-                inputs.classes.prompts,
-                self.frames[keep],
-                answer[keep],
-                None if facet is None else facet[keep],
-                self.learnt[keep],
-            )
-            for one in subjects
-        }
+        concepts = self.labelled(classes.family)
+        return {one.id: Judge.of(one, classes.prompts, concepts, facets) for one in subjects}
 
     def aim(self, chosen: Chosen, copies: int = 1) -> Aim:
         """Return units as an aim, each for so many pictures in turn."""
@@ -205,7 +206,7 @@ class Studio:
         anchor, term, start = None, None, None
         if way == ACCENTUATE:
             start = self.weak(chosen).repeat_interleave(copies, 0)
-            anchor = Anchor(start, lower(self.bench.subject, self.hookpoint)[-1])
+            anchor = Anchor(start, lower(self.bench.subject, self.hookpoint)[0], STAY)
         if facet is not None:
             number = torch.full((len(aim.units),), self.facets.number(facet))
             term = self.facets.towards(number, torch.tensor(config.strengths).repeat(len(chosen)))
