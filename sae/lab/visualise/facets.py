@@ -141,11 +141,9 @@ class Facets:
         if not hookpoints:
             raise EvaluationError(f"{subject.id}: facets need a layer below the unit's; there is none.")
         learnt, names = pictures.on(pictures.learnt), pictures.names
-        if len(learnt.label.unique()) < 2:
-            raise EvaluationError(
-                f"facets: there are pictures of {len(learnt.label.unique())} of {', '.join(names)}; at least two facets "
-                "need some."
-            )
+        n_shown = len(learnt.label.unique())
+        if n_shown < 2:
+            raise EvaluationError(f"facets: there are pictures of {n_shown} of {', '.join(names)}; two need some.")
         found = means(subject, learnt.frames, hookpoints)
         return cls(names, tuple(Probe.fit(one, found[one], learnt.label, len(names)) for one in hookpoints))
 

@@ -25,7 +25,7 @@ from sae.tensors import Batch, Kind
 
 ACCENTUATE = "accentuate"
 WAYS: dict[str, tuple[Any, float, float]] = {
-    "fourier": (Fourier, 0.01, 0.3),
+    "fourier": (Fourier, 0.01, 0.1),
     "maco": (Maco, 0.1, 0.0),
     "pixel": (Pixels, 0.03, 0.5),
     ACCENTUATE: (Fourier, 0.02, 0.0),
