@@ -87,6 +87,22 @@ class ImageTextSubject(Subject, Protocol):
         ...
 
 
+@runtime_checkable
+class SeesPictures(Subject, Protocol):
+    """A subject that can be differentiated with respect to what it sees."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that it takes."""
+        ...
+
+    def see(
+        self, pictures: Float[Tensor, "example 3 height width"], hookpoints: Sequence[str]
+    ) -> dict[str, Activation]:
+        """Read activations for pictures in 0..1, with gradients to them, and to each activation from later ones."""
+        ...
+
+
 def find_hookpoint(hookpoints: Mapping[str, Hookpoint], name: str, subject_id: str) -> Hookpoint:
     """Look a hookpoint up by name.
 

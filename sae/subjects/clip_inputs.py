@@ -43,13 +43,21 @@ class Frames:
         Raises:
             SubjectError: the frames are not of the size that the model takes.
         """
+        return self.standardise(images.float() / 255)
+
+    def standardise(self, images: Float[Tensor, "example 3 height width"]) -> Float[Tensor, "example 3 height width"]:
+        """Standardise each channel of frames in 0..1; gradients flow.
+
+        Raises:
+            SubjectError: the frames are not of the size that the model takes.
+        """
         if tuple(images.shape[2:]) != self.size:
             raise SubjectError(
                 f"images of {tuple(images.shape[2:])} pixels (height, width); the model takes {self.size}, "
                 "which is what its `preprocess` makes"
             )
         mean, std = (torch.tensor(self.config[name], device=images.device).view(3, 1, 1) for name in ("mean", "std"))
-        return (images.float() / 255 - mean) / std
+        return (images - mean) / std
 
 
 class TextMarks:

@@ -62,15 +62,19 @@ class Site:
 
 
 @contextmanager
-def reading(sites: Iterable[Site], last: str) -> Iterator[dict[str, Activation]]:
-    """Collect the activations at `sites` by hookpoint, leaving the block as soon as the one named `last` has passed."""
+def reading(sites: Iterable[Site], last: str, linked: bool = False) -> Iterator[dict[str, Activation]]:
+    """Collect the activations at `sites` by hookpoint, leaving the block as soon as the one named `last` has passed.
+
+    Where `linked`, the subject goes on with what was collected, so that later ones have gradients with respect to it.
+    """
     found: dict[str, Activation] = {}
 
-    def visitor(name: str) -> Callable[[Activation], None]:
-        def visit(activation: Activation) -> None:
+    def visitor(name: str) -> Callable[[Activation], Activation | None]:
+        def visit(activation: Activation) -> Activation | None:
             found[name] = activation
             if name == last:
                 raise _Reached
+            return activation if linked else None
 
         return visit
 

@@ -169,6 +169,32 @@ class ClipSubject:
                     found |= self._read(tower, batch, names)
         return {name: found[name] for name in hookpoints}
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that the image tower takes."""
+        return self._frames.size
+
+    def see(
+        self, pictures: Float[Tensor, "example 3 height width"], hookpoints: Sequence[str]
+    ) -> dict[str, Activation]:
+        """Read activations of the image tower for pictures in 0..1, before normalisation.
+
+        Gradients flow to the pictures if they ask for them, and to each of the activations from those behind it.
+
+        Raises:
+            HookpointError: the image tower has no such hookpoint.
+            SubjectError: the pictures are of the wrong size.
+        """
+        images = {name: one for name, one in self._hookpoints.items() if name.startswith("visual.")}
+        for name in hookpoints:
+            find_hookpoint(images, name, self.id)
+        names = [name for name in images if name in hookpoints]
+        sites = [self._sites[name] for name in names if name in self._sites]
+        pixels = self._frames.standardise(pictures.to(self.device, torch.float32)).to(self.dtype)
+        with reading(sites, last=names[-1], linked=True) as found:
+            found["visual.embedding"] = self.model.encode_image(pixels).unsqueeze(1)
+        return {name: found[name] for name in hookpoints}
+
     def rows(self, batch: Batch, grid: str) -> Rows:
         """Say which positions are rows: every one of an image, and of a text those up to its end-of-text token."""
         if grid == "text.tokens":
