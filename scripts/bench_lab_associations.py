@@ -5,9 +5,9 @@ Part of scripts/bench_lab.py: python -m scripts.bench_lab --part associations
 
 from pathlib import Path
 
-from sae.lab.associations.associations import associations, families
-from sae.lab.atlas.atlas import atlas
-from sae.lab.tuning.tuning import tuning
+from sae.lab.associations import associations, families
+from sae.lab.atlas import atlas
+from sae.lab.tuning import tuning
 from scripts.bench import Figure
 
 N_VECTORS = 48_000

@@ -19,7 +19,7 @@ from sae.lab.bias import audit
 from sae.lab.bias.population import pairs, population
 from sae.lab.bias.table import Audit
 from sae.lab.finding import Finding
-from sae.lab.universality.universality import universality
+from sae.lab.universality import universality
 from sae.lab.workbench import Workbench
 from scripts.bench import Figure
 

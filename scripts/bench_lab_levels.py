@@ -5,7 +5,7 @@ Part of scripts/bench_lab.py: python -m scripts.bench_lab --part levels
 
 from pathlib import Path
 
-from sae.lab.levels.levels import regimes, suppression
+from sae.lab.levels import regimes, suppression
 from scripts.bench import Figure
 
 N_VECTORS = 48_000

@@ -27,15 +27,6 @@ METHODS: dict[str, str] = {
     "atlas": "sae.lab.atlas.atlas",
     "audit": "sae.lab.bias.audit",
     "universality": "sae.lab.universality.universality",
-    "search": "sae.lab.words.search",
-    "text": "sae.lab.words.text",
-    "arithmetic": "sae.lab.words.arithmetic",
-    "levels": "sae.lab.levels.levels",
-    "regimes": "sae.lab.levels.regimes",
-    "suppression": "sae.lab.levels.suppression",
-    "ablate": "sae.lab.change.ablate",
-    "lesion": "sae.lab.change.lesion",
-    "steer": "sae.lab.change.steer",
     "visualise": "sae.lab.visualise.method",
 }
 """Module of each method; it has a `Config`, a subclass of `WorkbenchConfig`, and `run(config) -> Finding`."""

@@ -13,7 +13,7 @@ from sae.features.catalog import About
 from sae.features.findings import NAME, Findings
 from sae.lab.change import steer
 from sae.lab.finding import Finding, Picture
-from sae.lab.levels.levels import levels
+from sae.lab.levels import levels
 from sae.lab.workbench import WorkbenchConfig
 
 ABOUT = {name: {"sha256": "0" * 64} for name in ("dictionary", "store")}

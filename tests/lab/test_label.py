@@ -11,8 +11,8 @@ from test_levels import ANIMALS, N, bench, sample
 
 from sae.errors import CatalogError, ConfigError, EvaluationError
 from sae.features.judging.labelling import FILE, Labelling
+from sae.lab.levels import label
 from sae.lab.levels.labelled import Labelled, votes
-from sae.lab.levels.levels import label
 from sae.lab.workbench import Workbench
 from sae.tensors import Batch
 

@@ -12,7 +12,7 @@ from sae.activations.store import Provenance
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.sample import Sample, halves
-from sae.lab.levels.levels import levels, regimes, suppression
+from sae.lab.levels import levels, regimes, suppression
 from sae.lab.levels.suppression import lowest_items
 from sae.lab.levels.table import Levels
 from sae.lab.readings import Family, Readings, difference, latents, neurons, random

@@ -24,8 +24,8 @@ from sae.features.judging.labelling import FILE, Labelling
 from sae.features.live.given import png
 from sae.features.show import token_decoder
 from sae.lab.finding import Finding, Picture
+from sae.lab.levels import mixes
 from sae.lab.levels.labelled import Labelled, Share
-from sae.lab.levels.levels import mixes
 from sae.lab.levels.picture import draw_levels
 from sae.lab.readings import Family, Readings, neurons, random, unit_of
 from sae.lab.workbench import Workbench, WorkbenchConfig

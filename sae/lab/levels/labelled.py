@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from sae.features.judging.agreement import of_shares
 from sae.features.judging.labelling import Labelling
-from sae.lab.levels.levels import mixes
+from sae.lab.levels import mixes
 from sae.lab.levels.table import Levels
 
 STRONG = 0.5

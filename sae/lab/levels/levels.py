@@ -19,7 +19,7 @@ from sae.evaluation.responses import DenseResponses
 from sae.evaluation.sample import ENCODED_ROWS, Sample
 from sae.features.judging.agreement import wilson
 from sae.lab.finding import Finding, Picture
-from sae.lab.levels.levels import mixes
+from sae.lab.levels import mixes
 from sae.lab.levels.picture import draw_levels
 from sae.lab.levels.table import Levels
 from sae.lab.readings import Family, Readings, difference, neurons, random, unit_of

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sae.evaluation.pictures import GREY, style
-from sae.lab.levels.levels import mixes
+from sae.lab.levels import mixes
 from sae.lab.levels.table import Levels
 from sae.lab.readings import NO_LABEL, Family
 

@@ -17,7 +17,8 @@ from sae.evaluation.families import entropy_family
 from sae.evaluation.pictures import GREY, style
 from sae.features.judging.agreement import wilson
 from sae.lab.finding import Finding, Picture
-from sae.lab.levels.levels import MEDIUM, STRONG, mixes
+from sae.lab.levels import mixes
+from sae.lab.levels.levels import MEDIUM, STRONG
 from sae.lab.readings import Family, Readings, latents, neurons, random
 from sae.lab.workbench import Workbench, WorkbenchConfig
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from sae.lab.levels.levels import mixes
+from sae.lab.levels import mixes
 
 
 @dataclass(frozen=True)
