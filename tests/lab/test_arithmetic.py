@@ -10,6 +10,7 @@ from sae.errors import ConfigError, InputsError
 from sae.inputs.base import Composed
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.concepts import Concepts
+from sae.lab.words import arithmetic as method
 from sae.lab.words.arithmetic import Arithmetic, Config, Question, both_parts, knowledge, spoken
 from sae.lab.words.joint import JointSpace
 from sae.lab.words.sums import Sum

@@ -10,6 +10,7 @@ from toy_joint import NAMES, bench
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
+from sae.lab.associations import associations as method
 from sae.lab.associations.associations import Config, Shown, known_pairs
 from sae.lab.associations.strengths import Pairs, Strengths, alone, correlation, shares
 from sae.lab.spread import Spread, rank_correlation

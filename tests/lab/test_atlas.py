@@ -10,6 +10,7 @@ from PIL import Image
 from toy_joint import LAYER, bench
 
 from sae.errors import ConfigError, EvaluationError
+from sae.lab.atlas import atlas as method
 from sae.lab.atlas.atlas import Config, names_of, nearest_picture, one_row_each
 from sae.lab.atlas.cells import Agreement, Atlas
 from sae.lab.atlas.picture import mosaic

@@ -10,6 +10,7 @@ from toy_joint import NAMES, bench
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
+from sae.lab.associations import families as method
 from sae.lab.associations.families import Config, known_frequencies, known_groups
 from sae.lab.associations.frequency import Owned, Related, logistic, within
 from sae.lab.associations.grouping import Grouped, by_label, by_text

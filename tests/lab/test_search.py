@@ -12,6 +12,7 @@ from sae.errors import ConfigError, InputsError
 from sae.features.live.words import Words
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.concepts import Concepts, compared
+from sae.lab.words import search as method
 from sae.lab.words.joint import JointSpace, rank_of_own
 from sae.lab.words.search import Config, drawn_share, found_share, search
 from sae.lab.workbench import Workbench

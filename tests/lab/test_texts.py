@@ -10,6 +10,7 @@ from toy_joint import NAMES, bench
 
 from sae.errors import ConfigError, DictionaryError
 from sae.features.live.words import PLAIN
+from sae.lab.words import text as method
 from sae.lab.words.joint import JointSpace
 from sae.lab.words.text import SMOOTHING, Bigrams, Config, TextSearch, known_captions, naming_share
 from sae.lab.workbench import Workbench

@@ -13,6 +13,7 @@ from toy_joint import bench
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import World
 from sae.lab.readings import latents
+from sae.lab.tuning import tuning as method
 from sae.lab.tuning.curves import Curves, fitted, scrambled, shapes
 from sae.lab.tuning.regions import Regions, known_places, moran, neighbours
 from sae.lab.tuning.sweeps import SWEPT, labelled, numeric, shown
