@@ -67,11 +67,10 @@ def test_the_seed_is_enough_and_another_one_gives_other_pictures() -> None:
 
 def test_an_anchor_holds_pictures_where_they_start() -> None:
     start = (0.2 + 0.6 * PATTERNS[:1]).contiguous()
-    near = {"anchor": Anchor(start, LOWER, 100.0)}
-    aim = Aim(bench().dictionary, LAYER, torch.tensor([1]))
+    aim, still = Aim(bench().dictionary, LAYER, torch.tensor([1])), Ascent(STILL, steps=60)
     moved = [
-        visualise(ToySight(), aim, Fourier(natural(), 1, draws(), start), Ascent(STILL, steps=60), **kept).pictures
-        for kept in ({}, near)
+        visualise(ToySight(), aim, Fourier(natural(), 1, draws(), start), still, anchor=anchor).pictures
+        for anchor in (None, Anchor(start, LOWER, 100.0))
     ]
     free, held = ((one - start).norm() for one in moved)
     assert 0 < held < free / 2
@@ -188,18 +187,21 @@ def test_units_are_labelled_by_what_drives_them_most() -> None:
 
 def test_a_whole_run_says_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Workbench, "open", lambda config: bench())
-    monkeypatch.setattr("sae.lab.visualise.studio.load", lambda *_: ToySight())
+    other = ToySight()
+    other.id = "toy:other"
+    monkeypatch.setattr("sae.lab.visualise.studio.load", lambda *_: other)
     config = Config(
         dictionary="toy", store=tmp_path, n_latents=3, ways=("pixel", "maco", "accentuate"), steps=100,
-        facets=("bright",), judges=("toy:sight",), n_pictures=60, kept=2, n_diverse=2, diversity=0.1,
+        facets=("bright",), judges=("toy:other",), n_pictures=60, kept=2, n_diverse=2, diversity=0.1,
     )  # fmt: skip
     found = method.run(config)
-    assert found.figures["latents, pixel, toy:sight, concept"] >= 2 / 3
-    assert found.figures["latents, pixel, bright, toy:sight, facet"] >= 2 / 3
+    assert found.figures["latents, pixel, toy:other, concept"] >= 2 / 3
+    assert found.figures["latents, pixel, bright, toy:other, facet"] >= 2 / 3
     assert found.figures["real pictures, toy:sight, concept"] > 0.7
     latents = [row for row in found.rows if (row["units"], row["way"], row["facet"]) == ("latents", "pixel", "")]
     assert all(row["percentile"] > 0.4 for row in latents)
     assert {row["units"] for row in found.rows} == {"latents", "neurons", "random_directions"}
+    assert "toy:other sees its concept as a bright in" in found.verdict
     found.save(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "visualise.json").read_text())["verdict"] == found.verdict
     latent = found.rows[0]["unit"]

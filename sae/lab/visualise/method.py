@@ -43,7 +43,15 @@ def run(config: Config) -> Finding:
     if config.facets:
         pictures["lab-facets"] = _gallery(studio, meanings, [one for one in made if one.facet or one.way == first])
     rows = [row for one in made for row in _rows(studio, meanings, one)]
-    return Finding("visualise", studio.bench.about, figures, rows, _verdict(config, figures), pictures, images)
+    return Finding(
+        "visualise",
+        studio.bench.about,
+        figures,
+        rows,
+        _verdict(config, list(studio.judges)[1:], figures),
+        pictures,
+        images,
+    )
 
 
 def _chosen(studio: Studio, meanings: Meanings) -> list[Chosen]:
@@ -130,18 +138,20 @@ def _gallery(studio: Studio, meanings: Meanings, made: Sequence[Made]) -> Pictur
     )
 
 
-def _verdict(config: Config, figures: Mapping[str, float]) -> str:
+def _verdict(config: Config, judges: Sequence[str], figures: Mapping[str, float]) -> str:
     way, n = config.ways[0], int(figures[f"latents, {config.ways[0]}, n"])
     said = f"{figures[f'latents, {way}, above 99 %']:.0%} of {n} pictures ({way}) drive their latent above the 99th "
     said += "percentile of its activations on data"
-    for judge in config.judges:
+    for judge in judges:
         parts = [("", "concept")] + [(f", {facet}", "both") for facet in config.facets]
         for facet, key in parts:
-            share, random = (
-                figures[f"{kind}, {way}{facet}, {judge}, {key}"] for kind in ("latents", "random_directions")
-            )
+            where = f"{way}{facet}"
+            if f"latents, {where}, {judge}, {key}" not in figures:
+                continue  # none of the latents asked for stands for a concept
+            share, random = (figures[f"{kind}, {where}, {judge}, {key}"] for kind in ("latents", "random_directions"))
+            fewest = min(n, int(figures[f"random_directions, {where}, n"]))
             what = "its concept" if key == "concept" else f"its concept as a {facet[2:]}"
-            said += f"; {judge} sees {what} in {share:.0%}, {compared(share, random, n)} of random directions "
+            said += f"; {judge} sees {what} in {share:.0%}, {compared(share, random, fewest)} random directions "
             said += f"({random:.0%})"
     return said + "."
 

@@ -216,7 +216,7 @@ def visualise(
             if ascent.diversity:
                 total = total - ascent.diversity * likeness(x, aim.units.to(x.device))
             if ascent.smoothness:
-                total = total - ascent.smoothness / ascent.variation * total_variation(pictures)
+                total = total - ascent.smoothness / ascent.variation * total_variation(pictures).to(total)
             optimiser.zero_grad()
             (-total.sum()).backward()
             optimiser.step()

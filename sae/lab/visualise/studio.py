@@ -28,10 +28,10 @@ WAYS: dict[str, tuple[Any, float, float]] = {
     "fourier": (Fourier, 0.01, 0.1),
     "maco": (Maco, 0.1, 0.0),
     "pixel": (Pixels, 0.03, 0.5),
-    ACCENTUATE: (Fourier, 0.02, 0.0),
+    ACCENTUATE: (Fourier, 0.005, 0.3),
 }
 """Parametrisation, learning rate and smoothness of each way; accentuation starts from a real picture and stays near."""
-STAY = 0.3
+STAY = 0.2
 """Weight by which accentuation stays near."""
 JITTER, ROTATE, SCALE, COLOUR, OVERLAY = 0.09, 10.0, (0.85, 1.15), 0.5, 0.5
 """Transformations: a share of the picture's width, degrees, factors, a change of colours and an opacity."""
