@@ -65,3 +65,8 @@ class Finding:
             write_durably(folder / f"{name}.png", [content], SaeError)
         # Last, so that whoever finds it finds its pictures too.
         write_json(folder / f"{self.method}.json", self.to_json() | ({"settings": dict(settings)} if settings else {}))
+
+
+def unit_name(kind: str, number: int) -> str:
+    """Return what a row calls a unit, such as latent:12; the explorer makes it a link, and shows the row on its card."""
+    return f"{kind.partition(',')[0].removesuffix('s').replace(' ', '_')}:{number}"

@@ -204,7 +204,7 @@ def test_a_whole_run_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert "toy:other sees its concept as a bright in" in found.verdict
     found.save(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "visualise.json").read_text())["verdict"] == found.verdict
-    latent = found.rows[0]["unit"]
+    latent = found.rows[0]["unit"].removeprefix("latent:")
     names = ("pixel", "pixel-2", "pixel-step-0", "pixel-step-25", "pixel-bright", "maco", "accentuate")
     for name in names:
         assert (tmp_path / "out" / f"latent-{latent}-{name}.png").is_file(), name

@@ -24,7 +24,7 @@ from sae.evaluation.sample import MIN_POSITIVES, Sample
 from sae.inputs.base import Associated
 from sae.lab.associations.picture import picture
 from sae.lab.associations.strengths import Pairs, Strengths, alone, class_means, correlation, shares
-from sae.lab.finding import Finding
+from sae.lab.finding import Finding, unit_name
 from sae.lab.readings import Readings, latents, neurons, random
 from sae.lab.words.joint import EXACT, JointSpace
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -228,7 +228,7 @@ def _rows(who: str, read: Read, pairs: Pairs) -> list[dict[str, Any]]:
             "owner": pairs.names[int(pairs.owners[place])],
             "associate": pairs.names[other],
             "rate": float(pairs.rate[place, other]),
-            "unit": int(read.unit[place]),
+            "unit": unit_name(who, int(read.unit[place])),
             "share": round(share, 4),
             "share_of_kin": round(kin, 4),
             "rank_in_kin": round(rank, 4),

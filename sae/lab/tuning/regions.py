@@ -14,7 +14,7 @@ from torch import Tensor
 from sae.errors import EvaluationError, nearest
 from sae.inputs.concepts import ConceptInputs
 from sae.lab.associations.strengths import class_means
-from sae.lab.finding import Picture
+from sae.lab.finding import Picture, unit_name
 from sae.lab.readings import Readings
 from sae.lab.spread import Spread
 from sae.lab.tuning.sweeps import numeric
@@ -184,7 +184,7 @@ def region_picture(found: Mapping[str, Regions], inputs: Any, seed: int) -> Pict
             title, note = f"{who.removesuffix('s')} {unit}: {why}", f"Moran's I {clustering[unit]:.2f}, p {p[unit]:.3f}"
             panels.append((title, note, regions, values.numpy()))
             rows += [
-                {"units": who, "unit": unit, "why": why, "region": name, "x": x, "y": y, "answer": round(value, 4)}
+                {"unit": unit_name(who, unit), "why": why, "region": name, "x": x, "y": y, "answer": round(value, 4)}
                 for name, (x, y), value in zip(regions.names, regions.place.tolist(), values.tolist(), strict=True)
             ]
     caption = (

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sae.lab.concepts import compared
-from sae.lab.finding import Finding, Picture
+from sae.lab.finding import Finding, Picture, unit_name
 from sae.lab.visualise import gallery
 from sae.lab.visualise.chosen import Chosen, Meanings
 from sae.lab.visualise.judge import Judge
@@ -99,7 +99,7 @@ def _rows(studio: Studio, meanings: Meanings, one: Made) -> list[dict[str, Any]]
     rows = [
         {
             "units": chosen.name,
-            "unit": int(chosen.numbers[n]),
+            "unit": unit_name(chosen.name, int(chosen.numbers[n])),
             "way": one.way,
             "facet": one.facet or "",
             "label": names[int(chosen.concept[n])],
