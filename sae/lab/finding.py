@@ -68,5 +68,5 @@ class Finding:
 
 
 def unit_name(kind: str, number: int) -> str:
-    """Return what a row calls a unit, such as latent:12; the explorer makes it a link, and shows the row on its card."""
+    """Return what a row calls a unit, such as latent:12, which the explorer links to its card and shows there."""
     return f"{kind.partition(',')[0].removesuffix('s').replace(' ', '_')}:{number}"
