@@ -109,3 +109,4 @@ def test_without_the_subject_the_page_says_what_loads_it(tab: Any, text: Loaded)
         tab.goto(f"{address}#/latent/1")
         tab.wait_for_selector(".tools")
         assert tab.locator(".tools >> text=steer").count() == 0
+        tab.goto("about:blank")  # so that nothing is still asked for when the server stops
