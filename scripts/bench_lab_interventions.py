@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sae.evaluation.weights import Weights
 from sae.lab.change import ablate, lesion, steer
-from sae.lab.finding import Finding
 from sae.lab.workbench import Workbench, WorkbenchConfig
 from scripts.bench import Figure
+from scripts.bench_lab_findings import kept
 
 HOOKPOINTS = ("visual.layer4.0.hook_post", "visual.embedding")
 SELECTIVE_TARGET = 0.5
@@ -24,8 +24,8 @@ def figures(subject: str, store: Path, out: Path) -> list[Figure]:
     found = []
     for hookpoint in HOOKPOINTS:
         common = {"dictionary": f"{subject}/{hookpoint}", "store": store, "n_vectors": N_VECTORS}
-        removed = _saved(ablate.run(ablate.Config(**common)), out / hookpoint)
-        gone = _saved(lesion.run(lesion.Config(**common)), out / hookpoint)
+        removed = kept(ablate.run(ablate.Config(**common)), out / hookpoint)
+        gone = kept(lesion.run(lesion.Config(**common)), out / hookpoint)
         place = f"lab/{hookpoint}"
         found += [
             Figure(f"{place}/{name.replace(': ', '/')}", value, "share", "neither")
@@ -53,11 +53,6 @@ def _steered(dictionary: str, store: Path, out: Path) -> list[Figure]:
     labels = Weights.of(bench.sample.table.columns[half][:, [column]])
     latent = int(bench.latents.responses.on(half).auc(labels).argmax())
     config = steer.Config(dictionary=dictionary, store=store, latent=latent, target=STEERED)
-    steered = _saved(steer.run(config), out / "steer")
+    steered = kept(steer.run(config), out / "steer")
     names = ("steered probability", "move: controls' 95th percentile", "kl, nats")
     return [Figure(f"lab/steer {STEERED}/{name}", steered.figures[name], "", "neither") for name in names]
-
-
-def _saved(found: Finding, folder: Path) -> Finding:
-    found.save(folder)
-    return found

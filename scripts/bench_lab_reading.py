@@ -8,11 +8,11 @@ minutes for each dictionary on an idle core.
 from collections.abc import Mapping
 from pathlib import Path
 
-from sae.lab.finding import Finding
 from sae.lab.typography import attack, reading
 from sae.lab.typography.attack import LEAD
 from sae.lab.typography.defences import AS_ACTIVE, HEADS, LEARNT, PRINCIPAL, RANDOM, READING
 from scripts.bench import Figure
+from scripts.bench_lab_findings import kept
 
 SUBJECT, STORE = "builtin:concepts-clip-rn-reader", Path("runs/concepts-clip-reader/store-score")
 HOOKPOINTS = ("visual.layer4.0.hook_post", "visual.embedding")
@@ -27,8 +27,8 @@ def figures(out: Path) -> list[Figure]:
     found = []
     for hookpoint in HOOKPOINTS:
         common = {"dictionary": f"{SUBJECT}/{hookpoint}", "store": STORE, "n_vectors": N_VECTORS}
-        read = _saved(reading.run(reading.Config(**common)), out / hookpoint).figures
-        attacked = _saved(attack.run(attack.Config(n_pairs=N_PAIRS, n_tried=N_TRIED, **common)), out / hookpoint)
+        read = kept(reading.run(reading.Config(**common)), out / hookpoint).figures
+        attacked = kept(attack.run(attack.Config(n_pairs=N_PAIRS, n_tried=N_TRIED, **common)), out / hookpoint)
         place = f"lab/reading/{hookpoint}"
         for units in reading.SETS:
             for kind in ("class", "letters"):
@@ -48,9 +48,4 @@ def _defences(place: str, figures: Mapping[str, float]) -> list[Figure]:
         left, loss = figures[f"{name}: success"] / before, figures[f"{name}: clean loss"]
         found.append(Figure(f"{place}/success left: {name}", left, "share", "lower" if bars[0] else "neither", bars[0]))
         found.append(Figure(f"{place}/clean loss: {name}", loss, "share", "lower" if bars[1] else "neither", bars[1]))
-    return found
-
-
-def _saved(found: Finding, folder: Path) -> Finding:
-    found.save(folder)
     return found

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sae.inputs.concepts.vocabulary import FACETS
-from sae.lab.finding import Finding
 from sae.lab.visualise import method
 from scripts.bench import Figure
+from scripts.bench_lab_findings import kept
 
 KINDS = ("latents", "neurons", "random_directions")
 N_VECTORS = 48_000
@@ -21,15 +21,15 @@ def figures(subject: str, store: Path, judge: str, out: Path) -> list[Figure]:
     """Run the method at both hookpoints, towards facets in the joint space, and return its headline figures."""
     common = {"store": store, "n_vectors": N_VECTORS, "judges": (judge,), "steps": 256}
     joint, layer = f"{subject}/visual.embedding", f"{subject}/visual.layer4.0.hook_post"
-    plain = _saved(method.run(method.Config(dictionary=joint, n_latents=32, **common)), out / "embedding")
+    plain = kept(method.run(method.Config(dictionary=joint, n_latents=32, **common)), out / "embedding")
     deep = method.Config(dictionary=layer, n_latents=24, ways=("fourier", "maco"), **common)
     steered = method.Config(
         dictionary=joint, n_latents=12, ways=("fourier",), facets=FACETS, strengths=(1.0, 3.0), **common
     )
     found = _plain("embedding", judge, plain.figures) + _plain(
-        "layer4", judge, _saved(method.run(deep), out / "layer4").figures
+        "layer4", judge, kept(method.run(deep), out / "layer4").figures
     )
-    return found + _steered(judge, _saved(method.run(steered), out / "facets").figures)
+    return found + _steered(judge, kept(method.run(steered), out / "facets").figures)
 
 
 def _plain(place: str, judge: str, values: Mapping[str, float]) -> list[Figure]:
@@ -55,8 +55,3 @@ def _steered(judge: str, values: Mapping[str, float]) -> list[Figure]:
             bar = SHOWN if kind == KINDS[0] else None
             found.append(Figure(f"lab/visualise/facets/{kind}/{key}", share, "share", "higher", bar))
     return found
-
-
-def _saved(finding: Finding, out: Path) -> Finding:
-    finding.save(out)
-    return finding

@@ -23,6 +23,7 @@ from sae.features.building.evidence import Amounts
 from sae.features.live.loaded import Loaded
 from sae.inputs.configs import ImageInputsConfig, TextInputsConfig
 from sae.inputs.source import open_inputs
+from sae.lab.change.live import SteerAsk
 from sae.subjects.load import load
 
 FEW = Amounts(top=3, quantiles=2, levels=2, each=1, random=2, near=1)
@@ -90,3 +91,10 @@ def picture_bytes(
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, format=form)
     return file.getvalue()
+
+
+def steering(loaded: Loaded) -> SteerAsk:
+    """What answers the panel of steering about a catalog."""
+    ask = SteerAsk.of(loaded, loaded.catalog.path.parent / "store")
+    assert ask is not None
+    return ask

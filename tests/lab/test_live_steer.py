@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from live_catalogs import image_catalog, picture_bytes, text_catalog
+from live_catalogs import image_catalog, picture_bytes, steering, text_catalog
 from planted import N_CLASSES, bench, latent_of
 
 from sae import cli
@@ -100,18 +100,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return image_catalog(tmp_path_factory.mktemp("image"))
 
 
-def asked(loaded: Loaded) -> SteerAsk:
-    ask = SteerAsk.of(loaded, loaded.catalog.path.parent / "store")
-    assert ask is not None
-    return ask
-
-
 def firing(loaded: Loaded) -> int:
     return max(range(len(loaded.strongest)), key=lambda one: loaded.strongest[one])
 
 
 def test_a_text_is_written_on_and_nothing_changes_at_dose_zero(text: Loaded) -> None:
-    ask = asked(text)
+    ask = steering(text)
     assert ask.about["takes"] == "text" and ask.about["writes_on"]
     question = {"latent": firing(text), "kind": "add", "strength": 0, "text": "The cat"}
     still = ask(question)
@@ -124,7 +118,7 @@ def test_a_text_is_written_on_and_nothing_changes_at_dose_zero(text: Loaded) -> 
 
 
 def test_a_picture_is_answered_by_the_classes(image: Loaded) -> None:
-    ask = asked(image)
+    ask = steering(image)
     assert ask.about["takes"] == "image" and not ask.about["writes_on"]
     question = {"latent": firing(image), "kind": "clamp", "strength": 1.5, "image": ""}
     found = ask(question | {"image": base64.b64encode(picture_bytes()).decode()})
@@ -152,7 +146,7 @@ def test_what_cannot_be_steered_is_told(
 ) -> None:
     question = {"latent": firing(text), "kind": "add", "strength": 1, "text": "The cat"}
     with pytest.raises(error, match=message):
-        asked(text)(question | changes)
+        steering(text)(question | changes)
 
 
 def test_a_subject_without_answers_is_not_steered(text: Loaded, tmp_path: Path) -> None:

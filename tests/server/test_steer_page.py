@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from conftest import served
-from live_catalogs import image_catalog, picture_bytes, text_catalog
+from live_catalogs import image_catalog, picture_bytes, steering, text_catalog
 
 from sae.features.live.asks import asks_of
 from sae.features.live.loaded import Loaded
-from sae.lab.change.live import SteerAsk
 
 pytestmark = pytest.mark.browser
 
@@ -24,12 +23,6 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return image_catalog(tmp_path_factory.mktemp("image"))
-
-
-def steering(loaded: Loaded) -> SteerAsk:
-    ask = SteerAsk.of(loaded, loaded.catalog.path.parent / "store")
-    assert ask is not None
-    return ask
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Visualisations as images for cards, and as a gallery beside the data that drives the same latents."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from sae.features.live.given import png
 from sae.lab.visualise.judge import as_frames
 from sae.lab.visualise.optimise import Visualised
 from sae.lab.visualise.studio import Made
@@ -16,15 +16,6 @@ N_EXAMPLES = 4
 """Data examples beside each latent."""
 ROWS = 12
 """Latents that a gallery shows, the first ones."""
-
-
-def png(frame: UInt8[Tensor, "3 height width"]) -> bytes:
-    """Return a frame as the bytes of a PNG file."""
-    from PIL import Image
-
-    into = io.BytesIO()
-    Image.fromarray(frame.permute(1, 2, 0).numpy()).save(into, format="PNG")
-    return into.getvalue()
 
 
 def images(latents: Sequence[int], way: str, made: Visualised, copies: int) -> dict[str, bytes]:
