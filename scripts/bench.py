@@ -65,5 +65,10 @@ def publish(figures: Sequence[Figure], path: Path | None = None) -> None:
         goal = f"  (target {figure.target:g}: {verdict})" if figure.target is not None else ""
         print(f"{figure.name:<{width}} {figure.value:14.4g} {figure.unit}{goal}")
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+        write(figures, path)
+
+
+def write(figures: Sequence[Figure], path: Path) -> None:
+    """Write figures as a JSON list of their fields, in place of what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")

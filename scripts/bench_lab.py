@@ -7,8 +7,10 @@ Needs the stores of configs/harvest-concepts-clip-score.yaml (for seed 1 with --
 ten minutes a seed on two cores, goes to the ablations in `visual.layer4.0`; --part and --seed measure some of it alone.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,15 +40,17 @@ ONCE: dict[str, Callable[[Path], Measured]] = {"audit": audit.figures, "reading"
 """Parts that compare both seeds, or need a subject of their own."""
 
 
-def measured(part: str, seeds: list[int], out: Path) -> Measured:
-    """Return a part's figures, with their seed in the name where there is one for each."""
-    if part in ONCE:
-        return ONCE[part](out)
-    found = []
-    for seed in seeds:
-        named = BY_SEED[part](seed, out)
-        found += [replace(one, name=one.name.replace("lab/", f"lab/seed {seed}/", 1)) for one in named]
-    return found
+def runs(parts: list[str], seeds: list[int], out: Path) -> Iterator[tuple[str, Callable[[], Measured]]]:
+    """Yield what is measured at one go and how; figures of parts that are for each seed have it in their name."""
+
+    def of_seed(part: str, seed: int) -> Measured:
+        return [replace(one, name=one.name.replace("lab/", f"lab/seed {seed}/", 1)) for one in BY_SEED[part](seed, out)]
+
+    for part in parts:
+        if part in ONCE:
+            yield part, partial(ONCE[part], out)
+        else:
+            yield from ((f"{part}, seed {seed}", partial(of_seed, part, seed)) for seed in seeds)
 
 
 def main() -> None:
@@ -57,8 +61,13 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/lab"), help="folder for findings and pictures")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    seeds = given.seed or list(STORES)
-    bench.publish([one for part in given.part or parts for one in measured(part, seeds, given.out)], given.json)
+    found: Measured = []
+    for name, run in runs(given.part or parts, given.seed or list(STORES), given.out):
+        took = bench.timed(lambda run=run: found.extend(run()))
+        print(f"{name}: {took.clock / 60:.1f} minutes", file=sys.stderr, flush=True)
+        if given.json:  # at once: it is more than an hour to the end
+            bench.write(found, given.json)
+    bench.publish(found)
 
 
 if __name__ == "__main__":

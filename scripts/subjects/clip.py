@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sae.builtin import subject_folder
@@ -96,7 +98,8 @@ class Trainer:
         self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.done, self.seconds = state["done"], state["seconds"]
+        for kept, saved in ((self.done, state["done"]), (self.seconds, state["seconds"])):
+            kept[: len(saved)] = saved  # the curriculum may have grown since
 
     def save(self) -> None:
         parts = ("learner", "average", "optimiser")
@@ -126,7 +129,7 @@ class Trainer:
             self.optimiser.param_groups[0]["lr"] = self.optimiser.param_groups[1]["lr"] = learning_rate(
                 phase, self.done[number]
             )
-            loss = self._step(phase.kind, *next(batches))
+            loss = self._step(phase, *next(batches))
             self.done[number] += phase.batch * self.n_ranks
             self.seconds[number] += time.monotonic() - began
             if self.rank == 0 and time.monotonic() - saved > SAVE_SECONDS:
@@ -163,11 +166,14 @@ class Trainer:
             facets = torch.cat([self.pictures[kind].facets[chosen] for kind, chosen in rows.items()])
             yield images, tokens, concepts, facets == WORD
 
-    def _step(self, kind: str, *batch: Tensor | None) -> float:
+    def _step(self, phase: Phase, *batch: Tensor | None) -> float:
         self.optimiser.zero_grad()
-        loss = self.learner.loss(kind, *batch)
+        # On CPUs the backward pass of flash attention in bfloat16 takes as long as all the rest of the step.
+        plainly = sdpa_kernel(SDPBackend.MATH) if phase.half else nullcontext()
+        with torch.autocast("cpu", torch.bfloat16, enabled=phase.half), plainly:
+            loss = self.learner.loss(phase.kind, *batch)
         loss.backward()
-        if kind == "name":
+        if phase.kind == "name":
             self.learner.table.grad = None
         self._average_gradients()
         nn.utils.clip_grad_norm_(self.learner.parameters(), 2.0)

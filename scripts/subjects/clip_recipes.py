@@ -22,6 +22,8 @@ class Phase:
     decay: bool = False
     """Whether the learning rate falls to zero over the phase."""
     warmup: int = 5_000
+    half: bool = False
+    """Whether products are taken in bfloat16, which on a CPU made for it takes two thirds of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,10 @@ RECIPES = {
             Phase(
                 kind="distil", images=280_000, batch=64, learning_rate=1e-3, facets=MIXED, decay=True,
                 shares={"natural": 0.2},
+            ),
+            Phase(
+                kind="distil", images=1_000_000, batch=64, learning_rate=1e-3, facets=(0.35, 0.2, 0.3, 0.15),
+                shares={"natural": 0.2}, decay=True, half=True,
             ),
         ),
         shards={"uniform": 12, "natural": 4},
