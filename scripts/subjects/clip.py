@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sae.builtin import subject_folder
@@ -35,6 +33,7 @@ from scripts.subjects.clip_pictures import FACETS, Pictures, draws, jittered, re
 from scripts.subjects.clip_recipes import RECIPES, Phase, Recipe
 from scripts.subjects.clip_report import ScoreSet, prompted, score_set, zero_shot
 from scripts.subjects.clip_sheet import measure
+from scripts.subjects.precision import half_products
 
 log = logging.getLogger("train_subjects")
 
@@ -168,9 +167,7 @@ class Trainer:
 
     def _step(self, phase: Phase, *batch: Tensor | None) -> float:
         self.optimiser.zero_grad()
-        # On CPUs the backward pass of flash attention in bfloat16 takes as long as all the rest of the step.
-        plainly = sdpa_kernel(SDPBackend.MATH) if phase.half else nullcontext()
-        with torch.autocast("cpu", torch.bfloat16, enabled=phase.half), plainly:
+        with half_products(phase.half):
             loss = self.learner.loss(phase.kind, *batch)
         loss.backward()
         if phase.kind == "name":

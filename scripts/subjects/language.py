@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sae.inputs.stdlib_chunks import SPLITS, Chunk, library_chunks, write_seen
+from scripts.subjects.precision import half_products
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 N_TOKENS = 4096
@@ -37,11 +38,13 @@ class Recipe:
     batch_windows: int = 16
     warmup_steps: int = 300
     weight_decay: float = 0.1
+    half: bool = False
+    """Whether the blocks' products are taken in bfloat16."""
 
 
 RECIPES = {
     "stdlib-1l": Recipe(n_layers=1, n_steps=6000, learning_rate=3e-3),
-    "stdlib-4l": Recipe(n_layers=4, n_steps=6000, learning_rate=2e-3),
+    "stdlib-4l": Recipe(n_layers=4, n_steps=6000, learning_rate=2e-3, half=True),
 }
 
 
@@ -169,9 +172,10 @@ class OutputCrossEntropy(torch.autograd.Function):
         return hidden_grad * scale, weight_grad * scale, None
 
 
-def loss_of(model: torch.nn.Module, tokens: Tensor) -> Tensor:
+def loss_of(model: torch.nn.Module, tokens: Tensor, half: bool = False) -> Tensor:
     """Return the mean nats per token of windows [n, CONTEXT], the first token of each given."""
-    hidden = model.transformer(tokens, use_cache=False).last_hidden_state[:, :-1]
+    with half_products(half):
+        hidden = model.transformer(tokens, use_cache=False).last_hidden_state[:, :-1].float()
     return OutputCrossEntropy.apply(hidden.reshape(-1, 128), model.lm_head.weight, tokens[:, 1:].reshape(-1))
 
 
@@ -228,7 +232,7 @@ def train(recipe: Recipe, seed: int, streams: dict[str, np.ndarray], state_path:
         log.info("resumed at step %d", first_step)
     started, running = time.monotonic() - seconds, math.nan
     for step, batch in step_batches(streams["train"], recipe, seed, first_step):
-        loss = loss_of(model, batch)
+        loss = loss_of(model, batch, recipe.half)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
