@@ -70,7 +70,7 @@ RECIPES = {
                 shares={"natural": 0.2},
             ),
             Phase(
-                kind="distil", images=600_000, batch=64, learning_rate=1e-3, facets=(0.35, 0.2, 0.3, 0.15),
+                kind="distil", images=500_000, batch=64, learning_rate=1e-3, facets=(0.35, 0.2, 0.3, 0.15),
                 shares={"natural": 0.2}, decay=True, half=True,
             ),
         ),
