@@ -10,9 +10,12 @@ import torch
 import yaml
 
 from sae import cli
+from sae.activations.harvest_config import HarvestConfig
 from sae.activations.store import TRAINING_KINDS, ActivationStore
+from sae.arguments import configured
 from sae.dictionaries.io import load_dictionary, save_dictionary
 from sae.dictionaries.registry import decode_config, make_dictionary
+from sae.inputs.configs import ImageInputsConfig
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
 WORDS = ["the", "cat", "sat", "on", "the", "mat", "and", "a", "dog", "ran", "after", "the", "cat"]
@@ -168,6 +171,17 @@ def test_flags_override_the_file(job: Path, tmp_path: Path) -> None:
     saved = yaml.safe_load((tmp_path / "few" / "config.yaml").read_text())
     assert saved["inputs"]["n_examples"] == 5
     assert saved["hookpoints"] == [HOOKPOINT]
+
+
+@pytest.mark.parametrize("word", ["null", "~", "None"])
+def test_null_is_given_as_in_the_file(tmp_path: Path, word: str) -> None:
+    inputs = "{kind: images, path: a, caption_column: txt, n_examples: 3}"
+    (tmp_path / "harvest.yaml").write_text(f"subject: clip:x\ninputs: {inputs}\nhookpoints: [b]\nout: c\n")
+    flags = ["--inputs.caption-column", word, "--inputs.n-examples", word, "--hookpoints", word]
+    found = configured(HarvestConfig, [str(tmp_path / "harvest.yaml"), *flags], "sae harvest")
+    assert isinstance(found.inputs, ImageInputsConfig) and found.inputs.path == Path("a")
+    assert found.inputs.caption_column is None and found.inputs.n_examples is None
+    assert found.hookpoints == (word,)  # a setting that cannot be null takes it as a word
 
 
 @pytest.mark.parametrize(
