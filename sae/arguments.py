@@ -71,12 +71,31 @@ def take_positional(arguments: list[str], names: tuple[str, ...], prog: str) -> 
     return taken
 
 
+def _null(type_info: Any) -> Any:
+    """Have None given, and shown, as YAML has it; Python's word for it stays allowed."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    if type_info.type is not type(None):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="null",
+        instance_from_str=lambda _: None,
+        is_instance=lambda value: value is None,
+        str_from_instance=lambda _: ["null"],
+        choices=("null", "~", "None"),
+    )
+
+
 def configured(config_type: type[Config], arguments: list[str], prog: str) -> Config:
     """Read the YAML file if the first argument is one, then let flags override single settings."""
     import tyro
 
     flags_of = tyro.conf.configure(tyro.conf.AvoidSubcommands)(config_type)
-    if not arguments or arguments[0].startswith("-"):
-        return tyro.cli(flags_of, args=arguments, prog=prog)
-    default = load(config_type, Path(arguments[0]))
-    return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_null)
+    with registry:
+        if not arguments or arguments[0].startswith("-"):
+            return tyro.cli(flags_of, args=arguments, prog=prog)
+        default = load(config_type, Path(arguments[0]))
+        return tyro.cli(flags_of, default=default, args=arguments[1:], prog=prog)

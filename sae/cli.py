@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -304,8 +305,8 @@ def lab(arguments: list[str]) -> None:
         print(usage())
         return
     found, settings = run_method(arguments[0], arguments[1:])
-    if found.rows:
-        log.table(list(found.rows[0]), [list(row.values()) for row in found.rows])
+    for columns, rows in groupby(found.rows, key=tuple):
+        log.table(columns, [list(row.values()) for row in rows])
     log.table(("figure", "value"), list(found.figures.items()))
     print(found.verdict)
     for folder in settings.folders(found.method):

@@ -10,9 +10,14 @@ import torch
 import yaml
 
 from sae import cli
+from sae.activations.harvest_config import HarvestConfig
 from sae.activations.store import TRAINING_KINDS, ActivationStore
+from sae.arguments import configured
 from sae.dictionaries.io import load_dictionary, save_dictionary
 from sae.dictionaries.registry import decode_config, make_dictionary
+from sae.inputs.configs import ImageInputsConfig
+from sae.lab.finding import Finding
+from sae.lab.workbench import WorkbenchConfig
 
 HOOKPOINT = "blocks.0.mlp.hook_post"
 WORDS = ["the", "cat", "sat", "on", "the", "mat", "and", "a", "dog", "ran", "after", "the", "cat"]
@@ -170,6 +175,17 @@ def test_flags_override_the_file(job: Path, tmp_path: Path) -> None:
     assert saved["hookpoints"] == [HOOKPOINT]
 
 
+@pytest.mark.parametrize("word", ["null", "~", "None"])
+def test_null_is_given_as_in_the_file(tmp_path: Path, word: str) -> None:
+    inputs = "{kind: images, path: a, caption_column: txt, n_examples: 3}"
+    (tmp_path / "harvest.yaml").write_text(f"subject: clip:x\ninputs: {inputs}\nhookpoints: [b]\nout: c\n")
+    flags = ["--inputs.caption-column", word, "--inputs.n-examples", word, "--hookpoints", word]
+    found = configured(HarvestConfig, [str(tmp_path / "harvest.yaml"), *flags], "sae harvest")
+    assert isinstance(found.inputs, ImageInputsConfig) and found.inputs.path == Path("a")
+    assert found.inputs.caption_column is None and found.inputs.n_examples is None
+    assert found.hookpoints == (word,)  # a setting that cannot be null takes it as a word
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -205,6 +221,18 @@ def test_help_names_every_command_and_needs_no_torch(capsys: pytest.CaptureFixtu
     assert all(name in usage for name in cli.COMMANDS)
     code = "import sys; from sae import cli; cli.main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_finding_of_several_tables_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"word": "owl", "wins": 3}, {"word": "cat", "wins": 1}, {"latent": 7}]
+    found = Finding("attack", {}, {"success": 0.5}, rows, "Words win.")
+    settings = WorkbenchConfig(dictionary="d", store=Path("s"))
+    monkeypatch.setattr("sae.lab.methods.run_method", lambda name, words: (found, settings))
+    assert cli.main(["lab", "attack"]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["word", "wins"] in printed and ["cat", "1"] in printed and ["latent"] in printed and ["7"] in printed
 
 
 def test_every_shipped_config_decodes() -> None:

@@ -21,7 +21,7 @@ from sae.subjects.clip_towers import text_sites, visual_sites
 from sae.subjects.load import load
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-TINY = {"vit-b-32": "vit", "vit-l-14": "vit", "rn50x4": "resnet", "siglip2": "timm"}
+TINY = {"vit-b-32": "vit", "vit-l-14": "vit", "vit-l-14-captions": "vit", "rn50x4": "resnet", "siglip2": "timm"}
 N_IMAGES = 5
 
 

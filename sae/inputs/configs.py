@@ -111,6 +111,9 @@ class ConceptInputsConfig:
 class ImageInputsConfig(_Elsewhere):
     """Images with or without captions: a folder, a .jsonl or .csv with paths, .tar shards of a webdataset, .parquet
     files, or the hub. Of local ones, n_examples are taken at even distances.
+
+    A folder is read in an order that has nothing to do with classes, everything else in its own, which should be
+    shuffled: methods work on the first examples.
     """
 
     kind: ClassVar[str] = "images"

@@ -106,7 +106,11 @@ class Files:
 
 
 def open_folder(folder: Path, config: ImageInputsConfig) -> Files:
-    """Open a folder of images in the order of their paths; the folder an image lies in, if any, is its class."""
+    """Open a folder of images; the folder an image lies in, if any, is its class.
+
+    Their order is that of the SHA-256 of their paths within the folder: the same for every copy of it, and without
+    regard to class, so that the first images, a shard, or every n-th image are a fair sample of all.
+    """
     captions: dict[str, str] = {}
     if config.caption_column is not None:
         found = [folder / name for name in _METADATA if (folder / name).is_file()]
@@ -115,9 +119,9 @@ def open_folder(folder: Path, config: ImageInputsConfig) -> Files:
         for where, row in _rows(found[0]):
             check_columns(row, where, "file_name", config.caption_column)
             captions[row["file_name"]] = row[config.caption_column]
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     entries = []
-    for name in names:
+    for name in sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()):
         label = PurePosixPath(name).parent.name or None
         entries.append(Entry(folder / name, {"path": name}, captions.get(name), label))
     return Files(entries, str(folder))

@@ -31,7 +31,7 @@ class Finding:
         method: its name.
         about: hashes of what it was found on.
         figures: headline numbers by name, those of controls beside them.
-        rows: the table, one mapping per line with the same keys.
+        rows: the table, one mapping per line with the same keys; where keys change, another table begins.
         verdict: one plain sentence: what was found, or that it cannot be told from the controls.
         pictures: by file name, without suffix.
         images: PNG files by name, for what is no plot.

@@ -18,6 +18,8 @@ from sae.inputs.source import ImageInputsConfig, open_inputs
 
 COLOURS = {"cat/a.png": (200, 10, 20), "cat/b.png": (10, 200, 20), "dog/a.png": (10, 20, 200), "top.png": (9, 9, 9)}
 CAPTIONS = {name: f"number {number}" for number, name in enumerate(COLOURS)}
+IN_A_FOLDER = ["dog/a.png", "cat/b.png", "top.png", "cat/a.png"]
+"""A folder's order: their SHA-256 begin with 16, 85, 9d and b6."""
 
 
 def preprocess(image: Image.Image) -> torch.Tensor:
@@ -88,13 +90,32 @@ def pixels(inputs: ImageInputs, start: int = 0, stop: int | None = None) -> list
 
 def test_folder_order_and_classes(tmp_path):
     inputs = ImageInputs(ImageInputsConfig(path=write_folder(tmp_path)), preprocess)
-    assert pixels(inputs) == list(COLOURS.values())
+    assert pixels(inputs) == [COLOURS[name] for name in IN_A_FOLDER]
     assert inputs.batch(1, 3).tokens is None and inputs.batch(1, 3).first_example == 1
-    assert pixels(inputs, 1, 3) == list(COLOURS.values())[1:3]
+    assert pixels(inputs, 1, 3) == [COLOURS[name] for name in IN_A_FOLDER[1:3]]
     assert inputs.label_names == {"class": ["cat", "dog"]}
-    assert inputs.labels(0, 4)["class"].tolist() == [0, 0, 1, -1]
+    assert inputs.labels(0, 4)["class"].tolist() == [1, 0, -1, 0]
     assert inputs.classes is not None and inputs.classes.prompts == [["a photo of a cat."], ["a photo of a dog."]]
-    assert inputs.references(2, 3) == [{"path": "dog/a.png", "caption": None}]
+    assert inputs.references(2, 3) == [{"path": "top.png", "caption": None}]
+
+
+def test_the_first_images_of_a_folder_are_a_fair_sample(tmp_path):
+    """Classes have the shares that draws without replacement give, within four standard deviations."""
+    names = [f"{kind}/{number}.png" for kind in "abcdefghij" for number in range(40)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    inputs = ImageInputs(ImageInputsConfig(path=tmp_path), preprocess)
+    of = inputs.labels(0, 400)["class"]
+    for n in range(30, 371):
+        deviation = np.sqrt(n * 0.1 * 0.9 * (400 - n) / 399)
+        assert np.abs(np.bincount(of[:n], minlength=10) - n / 10).max() <= 4 * deviation
+    before = [reference["path"] for reference in inputs.references(0, 400)]
+    assert sorted(before) == sorted(names)
+    (tmp_path / "a/7.png").unlink()
+    after = ImageInputs(ImageInputsConfig(path=tmp_path), preprocess)
+    assert [one["path"] for one in after.references(0, 399)] == [name for name in before if name != "a/7.png"]
+    assert after.fingerprint != inputs.fingerprint
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
@@ -106,8 +127,8 @@ def test_folder_captions(tmp_path, name):
         text = "".join(json.dumps({"file_name": f, "text": c}) + "\n" for f, c in reversed(CAPTIONS.items()))
     (tmp_path / name).write_text(text, encoding="utf-8")
     inputs = ImageInputs(ImageInputsConfig(path=tmp_path, caption_column="text"), preprocess, tokenize)
-    assert inputs.batch(0, 4).tokens.tolist() == [[0, 7], [1, 7], [2, 7], [3, 7]]
-    assert inputs.references(3, 4) == [{"path": "top.png", "caption": "number 3"}]
+    assert inputs.batch(0, 4).tokens.tolist() == [[2, 7], [1, 7], [3, 7], [0, 7]]
+    assert inputs.references(2, 3) == [{"path": "top.png", "caption": "number 3"}]
 
 
 @pytest.mark.parametrize("kind", list(WRITERS))
@@ -137,7 +158,7 @@ def test_fingerprint_follows_content_not_place_or_time(tmp_path):
 
 def test_n_examples_are_spread(tmp_path):
     inputs = ImageInputs(ImageInputsConfig(path=write_folder(tmp_path), n_examples=2), preprocess)
-    assert [r["path"] for r in inputs.references(0, 2)] == ["cat/a.png", "dog/a.png"]
+    assert [r["path"] for r in inputs.references(0, 2)] == ["dog/a.png", "top.png"]
     assert len(ImageInputs(ImageInputsConfig(path=tmp_path, n_examples=99), preprocess)) == 4
 
 
@@ -148,9 +169,9 @@ def test_unreadable_image_is_named_or_left_out(tmp_path, caplog):
     with pytest.raises(InputsError, match=r"cat/b\.png.*skip_unreadable"):
         inputs.batch(0, 4)
     skipping = ImageInputs(ImageInputsConfig(path=tmp_path, skip_unreadable=True), preprocess)
-    assert pixels(skipping) == [COLOURS["cat/a.png"], COLOURS["dog/a.png"], COLOURS["top.png"]]
+    assert pixels(skipping) == [COLOURS["dog/a.png"], COLOURS["top.png"], COLOURS["cat/a.png"]]
     assert skipping.describe()["n_unreadable"] == 1 and "left out 1 of 4" in caplog.text
-    assert skipping.labels(0, 3)["class"].tolist() == [0, 1, -1]
+    assert skipping.labels(0, 3)["class"].tolist() == [1, -1, 0]
 
 
 def test_none_readable(tmp_path):
@@ -161,7 +182,7 @@ def test_none_readable(tmp_path):
 
 def test_missing_caption_and_file_are_named(tmp_path):
     write_folder(tmp_path)
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "cat/a.png", "text": "number 0"}))
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "dog/a.png", "text": "number 2"}))
     inputs = ImageInputs(ImageInputsConfig(path=tmp_path, caption_column="text"), preprocess, tokenize)
     assert len(inputs.batch(0, 1)) == 1
     with pytest.raises(InputsError, match=r"cat/b\.png: no caption"):

@@ -1,5 +1,6 @@
 """Tuning curves of units whose curves were planted, and maps of places."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +171,17 @@ def test_a_whole_run_on_labels_that_are_numbers(tmp_path: Path, monkeypatch: pyt
     found.save(tmp_path / "out")
     for name in found.pictures:
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
+
+
+def test_places_alone_draw_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench()
+    names = made.sample.label_names["concept"]
+    (tmp_path / "places.json").write_text(json.dumps({name: [n % 4, n // 4] for n, name in enumerate(names)}))
+    monkeypatch.setattr(Workbench, "open", lambda config: made)
+    found = method.run(Config(dictionary="toy", store=tmp_path, places=tmp_path / "places.json"))
+    assert set(found.pictures) == {"lab-regions"} and not found.rows
+    assert found.figures["map, latents, tell regions apart"] > 0 and "answer neighbours on the map" in found.verdict
+    found.save(tmp_path / "out")
 
 
 def test_inputs_without_numbers_and_settings_without_sense_are_refused(

@@ -32,7 +32,8 @@ class Config(WorkbenchConfig):
     """Settings of tuning curves."""
 
     factors: tuple[str, ...] = ()
-    """Numbers to tune over, such as hue or rotation; all that the inputs can vary, or have as labels, if not given."""
+    """Numbers to tune over, such as hue or rotation; all that the inputs can vary, or have as labels, if not given.
+    Where they have none, places are enough, and only the map is drawn."""
     n_things: int = 96
     """Photos that are rendered at every level."""
     n_levels: int = 24
@@ -74,7 +75,7 @@ def run(config: Config) -> Finding:
         for name, value in tuned.figures(who, config.seed).items()
     }
     rows = [row for factor, of_factor in found.items() for row in _rows(sweeps[factor], of_factor[LATENTS], config)]
-    pictures: dict[str, Picture] = {"lab-tuning": tuning_picture(sweeps, found, figures)}
+    pictures: dict[str, Picture] = {"lab-tuning": tuning_picture(sweeps, found, figures)} if sweeps else {}
     if places := known_places(bench, config.map, config.places):
         regions = {name: Regions.of(readings, bench, places) for name, readings in sets.items()}
         figures |= region_figures(regions, config.seed)
@@ -87,7 +88,7 @@ def _factors(bench: Workbench, config: Config) -> tuple[str, ...]:
         return config.factors
     if isinstance(bench.inputs, ConceptInputs):
         return tuple(SWEPT)
-    if not (known := tuple(numeric(bench.sample))):
+    if not (known := tuple(numeric(bench.sample))) and config.places is None:
         raise EvaluationError(f"{bench.inputs.describe()}: these inputs have no numbers as labels to tune over.")
     return known
 
@@ -125,6 +126,8 @@ def _rows(sweep: Sweep, tuned: Tuned, config: Config) -> list[dict[str, Any]]:
 
 
 def _verdict(figures: Mapping[str, float], factors: list[str]) -> str:
+    if not factors:
+        return _map_verdict(figures)
     told, set_apart, kinds = [], [], []
     for factor in factors:
         name, controls = f"{factor}, {LATENTS}", [f"{factor}, {who}" for who in CONTROLS]
@@ -139,4 +142,14 @@ def _verdict(figures: Mapping[str, float], factors: list[str]) -> str:
         f"Latents whose answer a factor explains beyond chance (with dealt levels): {'; '.join(told)}; it explains "
         f"{apart} of neurons and random directions. Most tuned latents' mean curves are "
         f"{', '.join(kinds) or 'neither a step nor smooth for any factor'}."
+    )
+
+
+def _map_verdict(figures: Mapping[str, float]) -> str:
+    sets = (LATENTS, *CONTROLS)
+    apart = "; ".join(f"{who} {figures[f'map, {who}, tell regions apart']:.0%}" for who in sets)
+    alike = "; ".join(f"{who} {figures.get(f'map, {who}, clustered', 0):.1%}" for who in sets)
+    return (
+        f"Units that tell places apart: {apart}. Of these, units that answer neighbours on the map alike beyond chance "
+        f"(5 % do with dealt places): {alike}."
     )
