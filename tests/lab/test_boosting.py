@@ -33,7 +33,13 @@ def test_a_boost_is_read_at_its_own_text() -> None:
     assert boosted.rise.tolist() == [float(rises[row, text]) for row, text in enumerate(own)]
     assert boosted.rank.tolist()[:2] == [1, 1] and boosted.rank[2] > 1
     assert boosted.figures("toy")["toy, rises most"] == pytest.approx(2 / 3)
-    assert boosted.row(1, "drawn_") == {"drawn_rise": round(float(rises[1, 3]), 4), "drawn_rank_of_rise": 1}
+    assert boosted.row(1, 3, "drawn_") == {"drawn_rise": round(float(rises[1, 3]), 4), "drawn_rank_of_rise": 1}
+
+
+def test_a_row_is_the_mean_and_the_median_over_what_was_drawn_for_a_text() -> None:
+    boosted = Boosted(torch.tensor([0.1, 9.0, 0.2, 9.0, 0.6, 9.0]), torch.tensor([4, 99, 1, 99, 3, 99]))
+    assert boosted.row(0, 2) == {"rise": 0.3, "rank_of_rise": 3}
+    assert boosted.row(4, 6) == {"rise": 0.6, "rank_of_rise": 3}
 
 
 def test_units_are_drawn_of_those_that_fire() -> None:

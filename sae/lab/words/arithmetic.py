@@ -255,7 +255,7 @@ def _rows(
                 "cosine": round(latents.cosine, 3),
                 "stability": round(stable[place], 3),
             }
-            | boosted.row(place)
+            | boosted.row(place, len(question.words))
         )
     return rows
 

@@ -8,7 +8,7 @@ from sae.lab.finding import Picture
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 """Numbers of terms that the picture shows."""
-KINDS = ("latents", "neurons", "random_directions")
+KINDS: tuple[str, ...] = ("latents", "neurons", "random_directions")
 
 
 def arithmetic_picture(curves: Sequence[Mapping[str, Any]], over_words: Mapping[str, float]) -> Picture:

@@ -37,7 +37,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Boosted:
-    """What boosting some units did to a text of theirs.
+    """What boosting groups of units did to a text of theirs.
 
     Attributes:
         rise: change of the text's cosine with the image.
@@ -67,8 +67,10 @@ class Boosted:
             f"{name}, mean rise": float(self.rise.double().mean()),
         }
 
-    def row(self, place: int, of: str = "") -> dict[str, float]:
-        return {f"{of}rise": round(float(self.rise[place]), 4), f"{of}rank_of_rise": int(self.rank[place])}
+    def row(self, place: int, n: int, of: str = "") -> dict[str, float]:
+        """Return the rise and rank of one of n texts, the mean and the median of its groups where each has several."""
+        rise, rank = self.rise[place::n].mean(), self.rank[place::n].median()
+        return {f"{of}rise": round(float(rise), 4), f"{of}rank_of_rise": int(rank)}
 
 
 def alone(units: Int[Tensor, " n"]) -> list[dict[int, float]]:

@@ -29,6 +29,8 @@ from sae.lab.workbench import Workbench, WorkbenchConfig
 
 DRAWN = "drawn"
 """In the names of figures, of units drawn at random."""
+N_DRAWN = 32
+"""Latents to draw for a phrase that is asked for; for the many classes one each tells as much."""
 Places = Mapping[str, Mapping[str, Float[Tensor, "units d_joint"]]]
 """Of every set of units, by way."""
 
@@ -86,7 +88,7 @@ def run(config: Config) -> Finding:
     boosted = _boosted(space, sets, places, space.words.directions, words)
     figures = _found(space, concepts, auc, places, config.n_top) | _confirmed(boosted)
     if config.phrases:
-        boosted = _boosted(space, sets, places, texts.directions, asked)
+        boosted = _boosted(space, sets, places, texts.directions, asked, N_DRAWN)
         figures |= {"n_phrases": float(len(asked)), "n_texts": float(len(texts.names))}
         figures |= {f"phrases, {name}": value for name, value in _confirmed(boosted).items()}
     names = [texts.names[number] for number in asked.tolist()]
@@ -116,16 +118,17 @@ def _boosted(
     places: Places,
     texts: Float[Tensor, "texts d_joint"],
     asked: Int[Tensor, " phrases"],
+    n_drawn: int = 1,
 ) -> dict[tuple[str, str], Boosted]:
-    """Boost the first unit found for each of some texts, and a latent drawn at random for each."""
+    """Boost the first unit found for each of some texts, and latents drawn at random for each."""
     found = {}
     for way, of_way in places.items():
         for name, units in sets.items():
             top = search(of_way[name], texts[asked], 1)[0][0]
             found[name, way] = Boosted.of(space, units, alone(top), texts, asked)
     latents = space.bench.latents
-    at_random = drawn(latents, len(asked), space.bench.seed)
-    return found | {("latents", DRAWN): Boosted.of(space, latents, alone(at_random), texts, asked)}
+    at_random = alone(drawn(latents, n_drawn * len(asked), space.bench.seed))
+    return found | {("latents", DRAWN): Boosted.of(space, latents, at_random, texts, asked.repeat(n_drawn))}
 
 
 def _confirmed(boosted: Mapping[tuple[str, str], Boosted]) -> dict[str, float]:
@@ -151,7 +154,7 @@ def _rows(
         for reading in READINGS:
             best = "" if column is None else round(float(areas["latents", reading][units, column].max()), 3)
             row[f"auc, {reading}"] = best
-        rows.append(row | boosted[0].row(place) | boosted[1].row(place, "drawn_"))
+        rows.append(row | boosted[0].row(place, len(names)) | boosted[1].row(place, len(names), "drawn_"))
     return rows
 
 
@@ -185,6 +188,6 @@ def _beside(figures: Mapping[str, float], reading: str, way: str) -> str:
 def _risen(figures: Mapping[str, float], of: str, way: str) -> str:
     said = (figures[f"{of}latents, boosted, {way}, {what}"] for what in ("rises most", "mean rise"))
     by_chance = (figures[f"{of}latents, boosted, {DRAWN}, {what}"] for what in ("rises most", "mean rise"))
-    return "{:.0%} rise most, by {:+.2f} in the cosine on average (of a latent drawn at random {:.0%}, {:+.2f})".format(
+    return "{:.0%} rise most, by {:+.2f} in the cosine on average (of latents drawn at random {:.0%}, {:+.2f})".format(
         *said, *by_chance
     )

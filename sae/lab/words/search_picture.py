@@ -8,7 +8,7 @@ from sae.lab.finding import Picture
 
 READINGS = ("activation", "pre-activation")
 """What a unit is read by: as its dictionary selects it, or before anything is selected."""
-UNITS = ("latents", "neurons", "random_directions")
+UNITS: tuple[str, ...] = ("latents", "neurons", "random_directions")
 BLUE = "#0072B2"
 
 
