@@ -24,16 +24,36 @@ def figures(subject: str, store: Path) -> list[Figure]:
     sums = arithmetic.run(arithmetic.Config(templates=FACES, images=DRAWN, **settings)).figures
     shares = [
         ("lab/search/activation", found["latents, activation, path"], 0.6),
+        ("lab/search/activation/any unit", found["latents, activation, any unit"], None),
+        ("lab/search/activation/neurons", found["neurons, activation, path"], None),
+        ("lab/search/activation/neurons, covariance", found["neurons, activation, covariance"], None),
+        ("lab/search/activation/random", found["random_directions, activation, path"], None),
         ("lab/search/pre-activation", found["latents, pre-activation, path"], 0.6),
         ("lab/search/pre-activation/neurons", found["neurons, pre-activation, path"], None),
         ("lab/search/pre-activation/random", found["random_directions, pre-activation, path"], None),
         ("lab/search/boosted", found["latents, boosted, path, rises most"], None),
+        ("lab/search/boosted/neurons", found["neurons, boosted, path, rises most"], None),
+        ("lab/search/boosted/random", found["random_directions, boosted, path, rises most"], None),
+        ("lab/search/boosted/drawn", found["latents, boosted, drawn, rises most"], None),
         ("lab/text/named", texts["latents, beam, names the concept"], None),
         ("lab/text/named/neurons", texts["neurons, beam, names the concept"], None),
-        ("lab/arithmetic/words/text", sums["text, words, both parts"], 0.7),
-        ("lab/arithmetic/words/image", sums["image, words, both parts"], 0.7),
-        ("lab/arithmetic/latents/text", sums["text, latents, both parts"], 0.7),
-        ("lab/arithmetic/latents/image", sums["image, latents, both parts"], 0.7),
-        ("lab/arithmetic/neurons/text", sums["text, neurons, both parts"], None),
+        ("lab/text/named/random", texts["random_directions, beam, names the concept"], None),
+        ("lab/text/named/next concept", texts["latents, beam, names the next concept"], None),
     ]
-    return [Figure(name, value, "share", "higher", target) for name, value, target in shares]
+    for over, target in (("words", 0.7), ("latents", 0.7), ("neurons", None), ("random_directions", None)):
+        for side in ("text", "image"):
+            name = f"lab/arithmetic/{over.removesuffix('_directions')}/{side}"
+            shares += [
+                (name, sums[f"{side}, {over}, both parts"], target),
+                (f"{name}/shuffled", sums[f"{side}, {over}, both parts, shuffled"], None),
+            ]
+    rises = [
+        ("lab/search/boosted/rise", found["latents, boosted, path, mean rise"]),
+        ("lab/search/boosted/rise/neurons", found["neurons, boosted, path, mean rise"]),
+        ("lab/search/boosted/rise/random", found["random_directions, boosted, path, mean rise"]),
+        ("lab/search/boosted/rise/drawn", found["latents, boosted, drawn, mean rise"]),
+    ]
+    return [
+        *(Figure(name, value, "share", "higher", target) for name, value, target in shares),
+        *(Figure(name, value, "cosine", "higher", None) for name, value in rises),
+    ]

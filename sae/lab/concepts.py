@@ -1,5 +1,6 @@
 """The classes of the inputs as labels of a sample, and the units that detect them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,35 +12,50 @@ from sae.evaluation.responses import Responses
 from sae.evaluation.weights import Weights
 from sae.lab.words.joint import JointSpace
 
+TOO_FEW = "concepts with too few examples"
+
 
 @dataclass(frozen=True)
 class Concepts:
-    """The classes that are frequent enough to be scored.
+    """The classes that can be scored, among all that count: those with too few examples count as not found.
 
     Attributes:
-        numbers: of these classes among the words (`features.live.words.Words.names`).
+        names: of the classes that can be scored.
+        numbers: of these among the words (`features.live.words.Words.names`).
         columns: which items show each.
         match: which items units are chosen on.
+        n_all: how many classes there are, those with too few examples too.
     """
 
+    names: tuple[str, ...]
     numbers: Int[Tensor, " concepts"]
     columns: Bool[Tensor, "items concepts"]
     match: Bool[Tensor, " items"]
+    n_all: int
 
     @classmethod
     def of(cls, space: JointSpace) -> "Concepts":
-        sample, inputs = space.bench.sample, space.bench.inputs
+        sample, inputs, words = space.bench.sample, space.bench.inputs, space.words.names
         classes: Any = inputs.classes  # type: ignore[attr-defined]
-        names = [f"{classes.family}={name}" for name in inputs.label_names[classes.family]]  # type: ignore[attr-defined]
+        labels = [f"{classes.family}={name}" for name in inputs.label_names[classes.family]]  # type: ignore[attr-defined]
         place = {name: column for column, name in enumerate(sample.table.names)}
-        numbers = [number for number, name in enumerate(names[: len(space.words.names)]) if name in place]
-        columns = sample.table.columns[:, [place[names[number]] for number in numbers]]
-        return cls(torch.tensor(numbers, dtype=torch.int64), columns, sample.match)
+        numbers = [number for number, label in enumerate(labels[: len(words)]) if label in place]
+        columns = sample.table.columns[:, [place[labels[number]] for number in numbers]]
+        names = tuple(words[number] for number in numbers)
+        return cls(names, torch.tensor(numbers, dtype=torch.int64), columns, sample.match, len(words))
 
     @property
-    def places(self) -> dict[int, int]:
-        """The column of each word."""
-        return {number: place for place, number in enumerate(self.numbers.tolist())}
+    def figures(self) -> dict[str, float]:
+        """How many classes there are, and how many of them have too few examples to be scored."""
+        return {"n_concepts": float(self.n_all), TOO_FEW: float(self.n_all - len(self.names))}
+
+    def column(self, word: str) -> int | None:
+        """Return the column of a class; None for what is no class, and for one with too few examples."""
+        return self.names.index(word) if word in self.names else None
+
+    def share(self, found: Bool[Tensor, " concepts"]) -> float:
+        """Return the share of all classes that something was found for."""
+        return int(found.sum()) / self.n_all
 
     def auc(self, responses: Responses, on_match: bool = False) -> Float[Tensor, "units concepts"]:
         """Return how well each unit detects each concept, on the half to score on, or the one to match on."""
@@ -49,6 +65,12 @@ class Concepts:
     def detectors(self, responses: Responses) -> Int[Tensor, " concepts"]:
         """Return the unit that detects each concept best on the half to match on."""
         return self.auc(responses, on_match=True).argmax(0)
+
+
+def too_few(figures: Mapping[str, float]) -> str:
+    """Return a sentence on the classes that had too few examples to be scored, nothing where there are none."""
+    n = figures[TOO_FEW]
+    return f" {n:.0f} of the concepts had too few examples to be scored, and count as not found." if n else ""
 
 
 def compared(share: float, control: float, n: int) -> str:

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_joint import LAYER, PARTS, bench
+from toy_joint import LAYER, PARTS, bench, with_few
 
 from sae.errors import ConfigError, InputsError
 from sae.inputs.base import Composed
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.concepts import Concepts
 from sae.lab.words import arithmetic as method
-from sae.lab.words.arithmetic import Arithmetic, Config, Question, both_parts, knowledge, spoken
+from sae.lab.words.arithmetic import Arithmetic, Config, knowledge
 from sae.lab.words.joint import JointSpace
+from sae.lab.words.question import Question, both_parts, spoken
 from sae.lab.words.sums import Sum
 from sae.lab.workbench import Workbench
 
@@ -21,8 +22,8 @@ def config(**settings: object) -> Config:
     return Config(dictionary="toy", store=Path("toy"), **settings)  # type: ignore[arg-type]
 
 
-def asked(space: JointSpace, **settings: object) -> Question:
-    return Question.of(space.words, space.bench.inputs, config(**settings))
+def asked(space: JointSpace, chosen: tuple[str, ...] = (), **settings: tuple[str, ...]) -> Question:
+    return Question.of(space.words, space.bench.inputs, chosen, **settings)
 
 
 @pytest.mark.parametrize("hookpoint", ["visual.embedding", LAYER])
@@ -50,11 +51,56 @@ def test_words_without_known_parts_are_taken_apart_without_a_verdict(monkeypatch
     assert found.rows[0]["over_words"].endswith(" dog")
 
 
+def test_any_phrase_is_taken_apart_over_any_from_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workbench, "open", lambda config: bench())
+    found = method.run(config(words=("big red cat",), over=("big owl", "cat", "red one", "the big one"), n_terms=3))
+    (row,) = found.rows
+    largest = {term.split(" ", 1)[1] for term in row["over_words"].split(" + ")[:3]}
+    assert largest == {"cat", "red one", "the big one"} and row["rank_of_rise"] == 1
+    assert {"0 (cat)", "3 (?)", "4 (?)"} == {term.partition(" ")[2] for term in row["over_latents"].split(" + ")}
+    assert not any(name.startswith("image") for name in found.figures) and not found.pictures
+    assert found.figures["words that are no classes"] == 4
+    assert "without pictures or AUC: big red cat, big owl, red one, the big one." in found.verdict
+    (row,) = method.run(config(words=("big red cat",), over=("a big one", "a red one"), n_terms=3)).rows
+    assert {term.split(" ", 1)[1] for term in row["over_latents"].split(" + ")} == {"0", "3", "4"}, (
+        "nothing to speak of"
+    )
+
+
+def test_classes_among_phrases_are_known_from_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workbench, "open", lambda config: bench())
+    found = method.run(config(words=("cog", "big owl"), over=("cat", "dog", "red one"), n_terms=2))
+    for side in ("text", "image"):
+        assert found.figures[f"{side}, words, both parts"] == found.figures[f"{side}, latents, both parts"] == 1
+    assert found.figures["image, words, cosine"] == pytest.approx(1, abs=0.1), "of the one word with pictures"
+    assert "both parts are found for 100%" in found.verdict and ": big owl, red one." in found.verdict
+
+
+def test_words_that_a_builtin_subject_never_saw_are_refused() -> None:
+    space = JointSpace.of(bench())
+    space.words.vocabulary = ("big", "owl", "cat")
+    with pytest.raises(InputsError, match=r"never trained on the word 'oul'.* Did you mean 'owl'"):
+        asked(space, ("big oul",), over=("cat", "dog"))
+    assert asked(space, ("big owl",), over=("cat", "dog")).no_classes == ("big owl",)
+
+
+@pytest.mark.parametrize(("few", "also"), [(("hat",), 0.0), (("cat",), 0.0), (("hat", "cog"), 0.5)])
+def test_mixtures_with_too_few_pictures_count_as_not_found(
+    few: tuple[str, ...], also: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workbench, "open", lambda config: with_few(bench(), *few))
+    found = method.run(config(n_terms=2))
+    assert found.figures["text, words, both parts"] == 1
+    for name in ("words", "latents"):
+        assert found.figures[f"image, {name}, both parts"] == 0.5 - also, name
+    assert f"{len(few)} of the words have too few examples to be known from pictures" in found.verdict
+
+
 def test_knowledge_leaves_the_mixtures_out() -> None:
     space = JointSpace.of(bench())
     concepts = Concepts.of(space)
-    known = knowledge(concepts, space.bench.latents.responses, [0, 1], [6, 7])
-    assert known[0].tolist() == pytest.approx([0.5, 0], abs=0.02), "the mixture of cat and dog does not blur it"
+    known = knowledge(concepts, space.bench.latents.responses, ["cat", "dog", "a green owl"], ["cog", "hat"])
+    assert known[0].tolist() == pytest.approx([0.5, 0, 0], abs=0.02), "the mixture of cat and dog does not blur it"
 
 
 def test_what_is_spoken_of_most_has_to_be_the_parts() -> None:
@@ -78,7 +124,7 @@ def test_stability_templates_and_sides() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"words": ("cogg",)}, InputsError, r"no class is called 'cogg'.* Did you mean 'cog'"),
+        ({"chosen": (" ",)}, InputsError, "the phrase is empty"),
         ({"over": ("cat",)}, ConfigError, "name what to take apart, and over what"),
         ({"templates": ("a photo",)}, ConfigError, "no place for the word"),
     ],
@@ -92,8 +138,8 @@ def test_unknown_labels_of_images_are_refused_with_the_nearest_one() -> None:
     space = JointSpace.of(bench())
     with pytest.raises(InputsError, match=r"no label 'concept=catt'.* Did you mean 'concept=cat'"):
         Arithmetic.of_images(space, Concepts.of(space), asked(space), ("concept=catt",))
-    with pytest.raises(InputsError, match="too few of the images show it"):
-        Arithmetic.of_images(space, Concepts.of(space), asked(space), ("concept=cat",))
+    pets = Arithmetic.of_images(space, Concepts.of(space), asked(space), ("concept=cat", "concept=dog"))
+    assert pets.unseen == ["cog", "hat", "sun", "red"], "other pictures than those asked for are not taken"
 
 
 def test_the_concept_world_knows_its_mixtures() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_joint import NAMES, bench
+from toy_joint import NAMES, bench, with_few
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
@@ -89,6 +89,19 @@ def test_a_whole_run_with_groups_from_a_file(tmp_path: Path, monkeypatch: pytest
     assert "log odds" not in found.verdict
     found.save(tmp_path / "out")
     assert (tmp_path / "out" / "lab-families.png").stat().st_size > 5000
+
+
+def test_classes_with_too_few_examples_have_no_unit_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "groups.json").write_text(json.dumps(GROUPS))
+    config = Config(dictionary="toy", store=tmp_path, groups=tmp_path / "groups.json", n_words=1)
+    monkeypatch.setattr(Workbench, "open", lambda config: bench())
+    whole = method.run(config).figures["latents, classes with a unit of their own"]
+    monkeypatch.setattr(Workbench, "open", lambda config: with_few(bench(), "owl"))
+    found = method.run(config)
+    assert found.figures["latents, classes with a unit of their own"] == whole - 1 / len(NAMES)
+    assert "1 of the concepts had too few examples" in found.verdict
 
 
 def test_what_nobody_knows_is_refused_or_left_out(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_joint import NAMES, bench
+from toy_joint import NAMES, bench, with_few
 
 from sae.errors import ConfigError, DictionaryError
 from sae.features.live.words import PLAIN
 from sae.lab.words import text as method
 from sae.lab.words.joint import JointSpace
-from sae.lab.words.text import SMOOTHING, Bigrams, Config, TextSearch, known_captions, naming_share
+from sae.lab.words.text import SMOOTHING, Bigrams, Config, TextSearch, known_captions, naming
 from sae.lab.workbench import Workbench
 
 VOCABULARY = ("a", "photo", "of", *NAMES[:6])
@@ -68,7 +68,7 @@ def test_a_beam_of_everything_is_as_good_as_trying_everything() -> None:
 
 
 def test_a_text_names_what_it_holds_as_a_word() -> None:
-    assert naming_share(["a cat", "category", "the hat"], ["cat", "cat", "hat"]) == pytest.approx(2 / 3)
+    assert naming(["a cat", "category", "the hat"], ["cat", "cat", "hat"]).tolist() == [True, False, True]
 
 
 def test_a_whole_run_names_the_planted_concepts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,6 +82,14 @@ def test_a_whole_run_names_the_planted_concepts(monkeypatch: pytest.MonkeyPatch,
     assert (tmp_path / "lab-text.png").stat().st_size > 5000
     (row,) = method.run(config(latents=(3,))).rows
     assert row["latent"] == 3 and "red" in row["beam"].split()
+
+
+def test_concepts_with_too_few_examples_count_as_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workbench, "open", lambda config: with_few(bench(), "owl"))
+    found = method.run(config())
+    assert found.figures["n_concepts"] == len(NAMES) and found.figures["concepts with too few examples"] == 1
+    assert found.figures["latents, beam, names the concept"] == 5 / len(NAMES)
+    assert "1 of the concepts had too few examples" in found.verdict
 
 
 def test_a_latent_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A subject whose joint space is known: texts are sums of their words, and pictures linear maps of what they show."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,4 +144,13 @@ def bench(hookpoint: str = "visual.embedding", n: int = 400) -> Workbench:
         x=x.flatten(0, 1), rows=rows, pooled=True, labels=labels, factors=labels,
         label_names=inputs.label_names, match=match,
     )  # fmt: skip
+    return made
+
+
+def with_few(made: Workbench, *names: str) -> Workbench:
+    """Take the labels of some concepts away from all but five of their pictures: too few for either half."""
+    number = made.sample.labels["concept"].copy()
+    for name in names:
+        number[np.flatnonzero(number == NAMES.index(name))[5:]] = -1
+    made.__dict__["sample"] = replace(made.sample, labels={"concept": number}, factors={"concept": number})
     return made

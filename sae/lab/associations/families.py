@@ -24,7 +24,7 @@ from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.associations.families_picture import families_picture
 from sae.lab.associations.frequency import MIN_CLASSES, OTHER_SEED, Owned, Related
 from sae.lab.associations.grouping import Grouped, by_label, by_text
-from sae.lab.concepts import Concepts
+from sae.lab.concepts import Concepts, too_few
 from sae.lab.finding import Finding
 from sae.lab.spread import Spread
 from sae.lab.words.joint import JointSpace, Way, before_selection
@@ -76,9 +76,8 @@ def run(config: Config) -> Finding:
     }
     owned = {name: Owned.of(*_areas(concepts, units.responses)) for name, units in sets.items()}
     related = _related(bench, concepts, owned, group, config)
-    figures |= {
-        f"{who}, classes with a unit of their own": float(one.own.double().mean()) for who, one in owned.items()
-    }
+    figures |= {f"{who}, classes with a unit of their own": concepts.share(one.own) for who, one in owned.items()}
+    figures |= concepts.figures
     for who, one in related.items():
         figures |= one.figures(who)
     frequency = known_frequencies(bench, config.frequencies) if related else None
@@ -215,6 +214,7 @@ def _verdict(figures: Mapping[str, float], related: Mapping[str, Related]) -> st
             f" Where a latent has both they agree for {of(LATENTS, 'agreement'):.0%} "
             f"(by chance {of(LATENTS, 'agreement by chance'):.0%})."
         )
+    text += too_few(figures)
     if not related:
         return text
     slope, other = related[LATENTS].slope, related.get(OTHER_SEED)

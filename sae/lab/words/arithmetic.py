@@ -9,7 +9,9 @@ over the places of latents, or over the directions of simpler words. Goh et al. 
 write emotions as such sums of neurons ("bored = relaxed + grumpy").
 
 How much a sum speaks of a simple concept is the sum over its terms of w_i times what the unit knows of it: its AUC
-above 1/2 for the concept, on the half to match on, without the images of the mixtures themselves.
+above 1/2 for the concept, on the half to match on, without the images of the mixtures themselves. Any phrase that the
+subject's texts may hold can be taken apart, and over any; one that is no class of the inputs has no mean image and no
+AUC, and is taken apart from its text alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,27 +20,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sae.errors import ConfigError, InputsError, nearest
-from sae.evaluation.pictures import style
 from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
 from sae.evaluation.weights import Weights
-from sae.features.live.words import Words, words_and_templates
-from sae.inputs.base import Composed
+from sae.features.live.words import Words
 from sae.lab.concepts import Concepts, compared
-from sae.lab.finding import Finding, Picture
-from sae.lab.words.joint import JointSpace, Way, rank_of_own
+from sae.lab.finding import Finding
+from sae.lab.words.arithmetic_picture import KINDS, SIZES, arithmetic_picture
+from sae.lab.words.boosting import Boosted, Texts
+from sae.lab.words.joint import JointSpace, Way
+from sae.lab.words.question import Question, spoken
 from sae.lab.words.sums import Sum, decompose, equation, jaccard
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 SIDES = ("text", "image")
 """Where the target comes from."""
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Numbers of terms that the picture shows."""
-KINDS = ("latents", "neurons", "random_directions")
+UNSEEN = "words with too few examples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,9 @@ class Config(WorkbenchConfig):
     """Settings of an arithmetic."""
 
     words: tuple[str, ...] = ()
-    """Take these apart; if empty, those of which the inputs know the parts."""
+    """Take these words or phrases apart; if empty, those of which the inputs know the parts."""
     over: tuple[str, ...] = ()
-    """The simpler words; if empty, the parts that the inputs know."""
+    """The simpler words or phrases; if empty, the parts that the inputs know."""
     templates: tuple[str, ...] = ()
     """Prompts around these words, {} for the word; if empty, those of the inputs' classes with these names."""
     images: tuple[str, ...] = ()
@@ -67,90 +68,20 @@ class Config(WorkbenchConfig):
 
 
 def knowledge(
-    concepts: Concepts, responses: Responses, simple: Sequence[int], mixtures: Sequence[int]
+    concepts: Concepts, responses: Responses, simple: Sequence[str], mixtures: Sequence[str]
 ) -> Float[Tensor, "units simple"]:
-    """Return the AUC above 1/2 of units for simple concepts, on the images to match on that show no mixture."""
-    column = concepts.places
-    mixed = concepts.columns[:, [column[number] for number in mixtures if number in column]].any(1)
-    keep = concepts.match & ~mixed
-    columns = concepts.columns[:, [column[number] for number in simple]]
-    return (responses.on(keep).auc(Weights.of(columns[keep])).float() - 0.5).clamp(min=0)
+    """Return the AUC above 1/2 of units for simple concepts, on the images to match on that show no mixture.
 
-
-def spoken(found: Sum, known: Float[Tensor, "units simple"]) -> Float[Tensor, " simple"]:
-    """Return how much a sum speaks of each simple concept (see the module)."""
-    total = known.new_zeros(known.shape[1])
-    for term, weight in zip(found.terms, found.weights, strict=True):
-        total += weight * known[term]
-    return total
-
-
-def both_parts(spoken_of: Float[Tensor, " simple"], parts: set[int]) -> bool:
-    """Whether the parts are what is spoken of most; what is not spoken of at all is not found."""
-    top = spoken_of.topk(len(parts))
-    return bool((top.values > 0).all()) and set(top.indices.tolist()) == parts
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is to be taken apart, and what the answer is where it is known.
-
-    Attributes:
-        words: to take apart.
-        over: the simpler words.
-        templates: prompts around them.
-        parts: of each word, places in `over`; None where the inputs do not know them.
+    Nothing is known of what is no class, or a class with too few examples.
     """
-
-    words: tuple[str, ...]
-    over: tuple[str, ...]
-    templates: tuple[str, ...]
-    parts: tuple[set[int] | None, ...]
-
-    @property
-    def answered(self) -> bool:
-        """Whether the parts of any word are known."""
-        return any(parts is not None for parts in self.parts)
-
-    @classmethod
-    def of(cls, words: Words, inputs: Any, config: Config) -> "Question":
-        """Complete what the config names by what the inputs know, and check every word.
-
-        Raises:
-            ConfigError: neither says what to take apart, or over what.
-            InputsError: a word is not among the inputs' classes.
-        """
-        known = inputs.parts() if isinstance(inputs, Composed) else {}
-        chosen = config.words or tuple(known)
-        over = config.over or tuple(dict.fromkeys(part for parts in known.values() for part in parts))
-        if not chosen or len(over) < 2:
-            raise ConfigError("words, over: these inputs know no mixtures; name what to take apart, and over what.")
-        for word in (*chosen, *over):
-            if word not in words.names:
-                raise InputsError(f"no class is called {word!r}.{nearest(word, words.names)}")
-        for template in config.templates:
-            if "{}" not in template:
-                raise ConfigError(f"templates: {template!r} has no place for the word; write {{}} there.")
-        whole = [word in known and set(known[word]) <= set(over) for word in chosen]
-        parts = tuple(
-            {over.index(part) for part in known[word]} if ok else None for word, ok in zip(chosen, whole, strict=True)
-        )
-        return cls(chosen, over, config.templates or words_and_templates(inputs, {*chosen, *over})[1], parts)
-
-    def share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
-        """Return the share of the words with known parts that both are found of."""
-        known = [both_parts(one, parts) for one, parts in zip(spoken_of, self.parts, strict=True) if parts is not None]
-        return sum(known) / len(known)
-
-    def shuffled_share(self, spoken_of: Sequence[Float[Tensor, " simple"]]) -> float:
-        """Return the same with the parts of other words, the mean over all words with other parts."""
-        pairs = [
-            both_parts(one, parts)
-            for one, own in zip(spoken_of, self.parts, strict=True)
-            for parts in self.parts
-            if own is not None and parts is not None and parts != own
-        ]
-        return sum(pairs) / len(pairs) if pairs else 0.0
+    columns = {place: column for place, word in enumerate(simple) if (column := concepts.column(word)) is not None}
+    mixed = [column for word in mixtures if (column := concepts.column(word)) is not None]
+    keep = concepts.match & ~concepts.columns[:, mixed].any(1)
+    known = torch.zeros(responses.n_units, len(simple))
+    if columns:
+        shown = concepts.columns[:, list(columns.values())]
+        known[:, list(columns)] = (responses.on(keep).auc(Weights.of(shown[keep])).float() - 0.5).clamp(min=0)
+    return known
 
 
 @dataclass(frozen=True)
@@ -159,8 +90,8 @@ class Arithmetic:
 
     Attributes:
         question: which words, and over which.
-        targets: of the words.
-        simple: directions of the simpler words on the same side.
+        targets: of the words; zeros where this side knows nothing of one.
+        simple: directions of the simpler words on the same side, likewise.
     """
 
     question: Question
@@ -180,9 +111,9 @@ class Arithmetic:
         """Take mean images of the half to match on, less the mean over all concepts.
 
         Raises:
-            InputsError: no images have such a label, or too few show a word.
+            InputsError: no images have such a label.
         """
-        table, keep, column = space.bench.sample.table, concepts.match, concepts.places
+        table, keep = space.bench.sample.table, concepts.match
         for name in images:
             if name not in table.names:
                 raise InputsError(f"images: no label {name!r}.{nearest(name, table.names)}")
@@ -190,13 +121,21 @@ class Arithmetic:
             keep = keep & table.columns[:, [table.names.index(name) for name in images]].any(1)
         shown = (concepts.columns & keep[:, None]).double()
         means = shown.T @ space.embedding.double() / shown.sum(0)[:, None]
-        means = F.normalize(means - means.nanmean(0), dim=1).float()
-        for word in (*question.words, *question.over):
-            number = column.get(space.words.names.index(word))
-            if number is None or not shown[:, number].any():
-                raise InputsError(f"{word!r}: too few of the images show it; take more vectors.")
-        at = [[column[space.words.names.index(word)] for word in group] for group in (question.words, question.over)]
-        return cls(question, means[at[0]], means[at[1]])
+        means = F.normalize(means - means.nanmean(0), dim=1).float().nan_to_num(0)
+        nothing = means.new_zeros(means.shape[1])
+
+        def of(words: Sequence[str]) -> Tensor:
+            columns = map(concepts.column, words)
+            return torch.stack([nothing if column is None else means[column] for column in columns])
+
+        return cls(question, of(question.words), of(question.over))
+
+    @property
+    def unseen(self) -> list[str]:
+        """The classes that this side knows nothing of."""
+        asked = zip((*self.question.words, *self.question.over), (*self.targets, *self.simple), strict=True)
+        found = dict.fromkeys(word for word, direction in asked if not direction.any())
+        return [word for word in found if word not in self.question.no_classes]
 
     def over_words(self) -> list[Sum]:
         """Write every word as a sum over the simpler ones."""
@@ -212,67 +151,66 @@ class Arithmetic:
         """Return the share of the words both of whose parts are found over units."""
         return self.question.share([spoken(found, known) for found in self.over_units(places, n_terms)])
 
+    def figures(self, found: Sequence[Sum], known: Float[Tensor, "units simple"]) -> dict[str, float]:
+        """Return how often both parts are found, of all words, and how long and near the sums are that there are."""
+        sums = [one for one, target in zip(found, self.targets, strict=True) if target.any()]
+        n = max(1, len(sums))
+        figures = {"terms": sum(len(one.terms) for one in sums) / n, "cosine": sum(one.cosine for one in sums) / n}
+        if self.question.answered:
+            said = [spoken(one, known) for one in found]
+            shuffled = self.question.shuffled_share(said)
+            figures |= {"both parts": self.question.share(said), "both parts, shuffled": shuffled}
+        return figures
+
 
 def run(config: Config) -> Finding:
     """Take words apart over latents and over simpler words, and say how often the parts are found."""
     space = JointSpace.of(Workbench.open(config), config.n_images)
     bench, concepts = space.bench, Concepts.of(space)
-    question = Question.of(space.words, bench.inputs, config)
+    question = Question.of(space.words, bench.inputs, config.words, config.over, config.templates)
     units = dict(zip(KINDS, (bench.latents, bench.neurons, bench.random), strict=True))
     places = dict(zip(KINDS, space.places(list(units.values()), config.way), strict=True))
-    numbers = [[space.words.names.index(word) for word in group] for group in (question.over, question.words)]
-    sides = {
-        "text": Arithmetic.of_texts(space.words, question),
-        "image": Arithmetic.of_images(space, concepts, question, config.images),
-    }
-    known = {name: knowledge(concepts, one.responses, *numbers) for name, one in units.items()}
-    figures: dict[str, float] = {"n_words": float(len(question.words))}
-    curves: list[dict[str, Any]] = []
+    known = {name: knowledge(concepts, one.responses, question.over, question.words) for name, one in units.items()}
+    sides = {"text": Arithmetic.of_texts(space.words, question)}
+    images = Arithmetic.of_images(space, concepts, question, config.images)
+    if set(question.words) - set(question.no_classes):
+        sides["image"] = images
+    figures = {"n_words": float(len(question.words)), "words that are no classes": float(len(question.no_classes))}
+    figures[UNSEEN] = float(len(images.unseen))
     for side, one in sides.items():
-        figures |= {f"{side}, words, {what}": value for what, value in _figures(question, one.over_words()).items()}
+        of_words = one.figures(one.over_words(), torch.eye(len(question.over)))
+        figures |= {f"{side}, words, {what}": value for what, value in of_words.items()}
         for name in KINDS:
-            found = one.over_units(places[name], config.n_terms)
-            figures |= {f"{side}, {name}, {what}": v for what, v in _figures(question, found, known[name]).items()}
-            curves += [
-                {
-                    "side": side,
-                    "units": name,
-                    "terms": n,
-                    "both_parts": one.share(places[name], known[name], n),
-                }
-                for n in SIZES
-                if question.answered
-            ]
+            of_units = one.figures(one.over_units(places[name], config.n_terms), known[name])
+            figures |= {f"{side}, {name}, {what}": value for what, value in of_units.items()}
     chosen = {name: sides["text"].over_units(places[name], config.n_terms) for name in KINDS}
     stable = _stability(space.words, question, places["latents"], config.n_terms)
     figures["text, latents, stability"] = sum(stable) / len(stable)
-    ranks = {name: _boosted(space, units[name], chosen[name], numbers[1]) for name in KINDS}
     alive = bench.latents.alive.nonzero()[:, 0].tolist()
-    ranks["drawn latents"] = _boosted(space, bench.latents, _drawn(chosen["latents"], alive, config.seed), numbers[1])
-    for name, rank in ranks.items():
-        figures[f"{name}, boosted, word rises most"] = float((rank == 1).double().mean())
-        figures[f"{name}, boosted, median rank"] = float(rank.double().median())
-    rows = _rows(question, sides["text"].over_words(), chosen["latents"], known["latents"], stable, ranks["latents"])
-    caption = (
-        "Share of the mixtures both of whose parts a sum speaks of most, by the number of its terms; dashed: the sum "
-        "over the simpler words."
-    )
-    pictures = {"lab-arithmetic": Picture(lambda: _draw(curves, figures), curves, caption)} if question.answered else {}
-    return Finding("arithmetic", bench.about, figures, rows, _verdict(figures), pictures)
-
-
-def _figures(
-    question: Question, found: Sequence[Sum], known: Float[Tensor, "units simple"] | None = None
-) -> dict[str, float]:
-    known = torch.eye(len(question.over)) if known is None else known
-    said = [spoken(one, known) for one in found]
-    figures = {
-        "terms": sum(len(one.terms) for one in found) / len(found),
-        "cosine": sum(one.cosine for one in found) / len(found),
-    }
+    tried = {name: (units[name], chosen[name]) for name in KINDS}
+    tried["drawn latents"] = (bench.latents, _drawn(chosen["latents"], alive, config.seed))
+    boosted = {name: _boosted(space, question, *one) for name, one in tried.items()}
+    for name, one in boosted.items():
+        figures |= one.figures(f"{name}, boosted", "word ")
+    over_words = sides["text"].over_words()
+    rows = _rows(question, over_words, chosen["latents"], known["latents"], stable, boosted["latents"])
+    pictures = {}
     if question.answered:
-        figures |= {"both parts": question.share(said), "both parts, shuffled": question.shuffled_share(said)}
-    return figures
+        curves = _curves(sides, places, known)
+        shares = {side: figures[f"{side}, words, both parts"] for side in sides}
+        pictures["lab-arithmetic"] = arithmetic_picture(curves, shares)
+    return Finding("arithmetic", bench.about, figures, rows, _verdict(figures, question), pictures)
+
+
+def _curves(
+    sides: Mapping[str, Arithmetic], places: Mapping[str, Tensor], known: Mapping[str, Tensor]
+) -> list[dict[str, Any]]:
+    return [
+        {"side": side, "units": name, "terms": n, "both_parts": one.share(places[name], known[name], n)}
+        for side, one in sides.items()
+        for name in KINDS
+        for n in SIZES
+    ]
 
 
 def _stability(words: Words, question: Question, places: Tensor, n_terms: int) -> list[float]:
@@ -281,13 +219,11 @@ def _stability(words: Words, question: Question, places: Tensor, n_terms: int) -
     return [jaccard([one[place].terms for one in found]) for place in range(len(question.words))]
 
 
-def _boosted(space: JointSpace, units: Units, sums: Sequence[Sum], words: Sequence[int]) -> Int[Tensor, " words"]:
-    """Return the rank of each word's rise when the units of its sum are boosted together.
-
-    The largest term goes to its maximum, the others in proportion.
-    """
+def _boosted(space: JointSpace, question: Question, units: Units, sums: Sequence[Sum]) -> Boosted:
+    """Boost the units of each word's sum together: the largest term to its maximum, the others in proportion."""
+    texts = Texts.of(space, (*question.words, *question.over))
     groups = [dict(zip(one.terms, (weight / max(one.weights) for weight in one.weights), strict=True)) for one in sums]
-    return rank_of_own(space.rises(units, groups), torch.tensor(words))
+    return Boosted.of(space, units, groups, texts.directions, texts.numbers(question.words))
 
 
 def _drawn(sums: Sequence[Sum], alive: Sequence[int], seed: int) -> list[Sum]:
@@ -303,13 +239,13 @@ def _rows(
     over_latents: Sequence[Sum],
     known: Float[Tensor, "units simple"],
     stable: Sequence[float],
-    rank: Int[Tensor, " words"],
+    boosted: Boosted,
 ) -> list[dict[str, Any]]:
     rows = []
     for place, (word, parts) in enumerate(zip(question.words, question.parts, strict=True)):
         simpler, latents = over_words[place], over_latents[place]
         names = [question.over[term] for term in simpler.terms]
-        called = [f"{term} ({_speaks_of(question, known[term])})" for term in latents.terms]
+        called = [f"{term}{_speaks_of(question, known[term])}" for term in latents.terms]
         rows.append(
             {
                 "word": word,
@@ -318,18 +254,20 @@ def _rows(
                 "over_latents": equation(latents.weights, called),
                 "cosine": round(latents.cosine, 3),
                 "stability": round(stable[place], 3),
-                "rank_of_rise": int(rank[place]),
             }
+            | boosted.row(place, len(question.words))
         )
     return rows
 
 
 def _speaks_of(question: Question, known: Float[Tensor, " simple"]) -> str:
-    """Return the simple word that a unit knows best, "?" for one that knows none."""
-    return question.over[int(known.argmax())] if known.any() else "?"
+    """Return the simple word that a unit knows best, "?" for one that knows none, nothing where none is a class."""
+    if set(question.over) <= set(question.no_classes):
+        return ""
+    return f" ({question.over[int(known.argmax())] if known.any() else '?'})"
 
 
-def _verdict(figures: Mapping[str, float]) -> str:
+def _verdict(figures: Mapping[str, float], question: Question) -> str:
     def said(side: str) -> str:
         words, latents, neurons, random = (figures[f"{side}, {name}, both parts"] for name in ("words", *KINDS))
         best = max(neurons, random)
@@ -340,40 +278,16 @@ def _verdict(figures: Mapping[str, float]) -> str:
             f"latents, {told} what is found over the best control ({best:.0%})."
         )
 
-    if "text, words, both parts" not in figures:
-        return "The parts of these words are not known, so nothing can be said about whether they are found."
-    return " ".join(map(said, SIDES))
-
-
-def _draw(curves: Sequence[Mapping[str, Any]], figures: Mapping[str, float]) -> Any:
-    """Draw one panel per side: the share found over the number of terms, a line per set of units."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
-    for axes, side in zip(figure.subplots(1, 2, sharey=True), SIDES, strict=True):
-        for number, name in enumerate(KINDS):
-            chosen = [row for row in curves if (row["side"], row["units"]) == (side, name)]
-            look = style(number)
-            label, grey = name.replace("_", " "), name != KINDS[0]
-            axes.plot(
-                [row["terms"] for row in chosen],
-                [row["both_parts"] for row in chosen],
-                label=label,
-                color="0.55" if grey else look["color"],
-                marker=look["marker"],
-                markersize=5,
-                linewidth=1.2 if grey else 1.8,
-                zorder=2 if grey else 3,
-            )
-        axes.axhline(figures[f"{side}, words, both parts"], color="0.3", linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.set_title(f"from the {side}", fontsize=9, loc="left")
-        axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="terms")
-        axes.set_xticks(SIZES, list(map(str, SIZES)))
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.tick_params(labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
-    figure.supylabel("both parts found", fontsize=9)
-    return figure
+    sides = [side for side in SIDES if f"{side}, words, both parts" in figures]
+    text = " ".join(map(said, sides)) or (
+        "The parts of these words are not known, so nothing can be said about whether they are found."
+    )
+    if question.no_classes:
+        called = ", ".join(question.no_classes)
+        text += f" No classes of the inputs, so known from their text alone, without pictures or AUC: {called}."
+    if figures[UNSEEN]:
+        text += (
+            f" {figures[UNSEEN]:.0f} of the words have too few examples to be known from pictures, where they count as "
+            "not found."
+        )
+    return text

@@ -101,11 +101,14 @@ class JointSpace:
             found = torch.cat([self.bench.subject.run(self._batch(part), [EXACT])[EXACT][:, 0].cpu() for part in parts])
         return F.normalize(found.float(), dim=1)
 
-    def rises(self, units: Units, groups: Sequence[Mapping[int, float]]) -> Float[Tensor, "groups words"]:
-        """Return by how much the cosine with every word rises when units of a blank image are boosted together.
+    def rises(
+        self, units: Units, groups: Sequence[Mapping[int, float]], texts: Float[Tensor, "texts d_joint"] | None = None
+    ) -> Float[Tensor, "groups texts"]:
+        """Return by how much the cosine with every text rises when units of a blank image are boosted together.
 
         A group gives the share of its maximum on the sample that each of its units is set to, at all positions of the
-        image, the class token's too; the mean of the words is taken off them, as in `Words`.
+        image, the class token's too. Texts are the words if none are given; the words' mean is taken off them, as in
+        `Words`.
         """
         blank_image, name = blank(self.bench.subject, self.bench.inputs), self.member.writes.hookpoint
 
@@ -127,7 +130,7 @@ class JointSpace:
                 members, shares = list(group), torch.tensor(list(group.values()))
                 into += deviation * (shares * maximum[members] - now[:, members]) @ directions[members]
             after.append(embedded(len(part), lambda x, added=added: x + added.to(x)))
-        return (torch.cat(after) - before) @ self.words.directions.T
+        return (torch.cat(after) - before) @ (self.words.directions if texts is None else texts).T
 
     def _batch(self, examples: Int[Tensor, " n"]) -> Batch:
         batches = [self.bench.inputs.batch(number, number + 1) for number in examples.tolist()]
@@ -192,11 +195,6 @@ def blank(subject: Any, inputs: Any) -> Tensor:
     like = inputs.batch(0, 1).images
     mean = torch.tensor(subject.provenance().get("preprocess", {}).get("mean", (0.5, 0.5, 0.5)))
     return (255 * mean).round().to(torch.uint8).view(1, 3, 1, 1).expand_as(like).contiguous()
-
-
-def rank_of_own(rises: Float[Tensor, "n words"], word: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return how many words rise at least as much as the one asked for, itself included: 1 if it rises most."""
-    return (rises >= rises.gather(1, word[:, None])).sum(1)
 
 
 def before_selection(units: Units) -> Responses:

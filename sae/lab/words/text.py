@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.errors import ConfigError, DictionaryError, EvaluationError
 from sae.evaluation.pictures import style
 from sae.features.building.known import CAPTION
 from sae.features.live.words import PLAIN, Words
-from sae.lab.concepts import Concepts, compared
+from sae.lab.concepts import Concepts, compared, too_few
 from sae.lab.finding import Finding, Picture
 from sae.lab.words.joint import JointSpace, Way
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -197,17 +197,16 @@ def run(config: Config) -> Finding:
     search = TextSearch(space.words, vocabulary, Bigrams(captions, vocabulary), config)
     sets = {"latents": bench.latents, "neurons": bench.neurons, "random_directions": bench.random}
     places = dict(zip(sets, space.places(list(sets.values()), config.way), strict=True))
-    names = [space.words.names[number] for number in concepts.numbers.tolist()]
     found = {
-        name: judged(search, places[name], concepts.detectors(units.responses), names, captions)
+        name: judged(search, places[name], concepts, concepts.detectors(units.responses), captions)
         for name, units in sets.items()
     }
     figures = {f"{name}, {what}": value for name, one in found.items() for what, value in one.figures.items()}
-    figures["n_concepts"] = float(len(names))
+    figures |= concepts.figures
     if config.latents:
         rows = _rows(config.latents, search.all_steps(places["latents"][list(config.latents)]))
     else:
-        rows = _rows(found["latents"].unit.tolist(), found["latents"].texts, names)
+        rows = _rows(found["latents"].unit.tolist(), found["latents"].texts, concepts.names)
     picture = Picture(
         lambda: _draw(figures),
         _picture_rows(figures),
@@ -220,8 +219,8 @@ def run(config: Config) -> Finding:
 def judged(
     search: TextSearch,
     places: Float[Tensor, "units d_joint"],
+    concepts: Concepts,
     unit: Int[Tensor, " concepts"],
-    names: Sequence[str],
     captions: Sequence[str],
 ) -> Judged:
     """Find a text for each concept's unit; say how often it holds the concept's name, and how near the unit it is.
@@ -229,9 +228,9 @@ def judged(
     Cosines are those of the text that the beam finds, of the nearest of the concept's own prompts, and of the nearest
     and the mean of captions drawn at random.
     """
-    texts, chosen = search.all_steps(places[unit]), F.normalize(places[unit], dim=1)
-    figures = {f"{step}, names the concept": naming_share(found, names) for step, found in texts.items()}
-    figures["beam, names the next concept"] = naming_share(texts["beam"], [*names[1:], *names[:1]])
+    texts, chosen, names = search.all_steps(places[unit]), F.normalize(places[unit], dim=1), concepts.names
+    figures = {f"{step}, names the concept": concepts.share(naming(found, names)) for step, found in texts.items()}
+    figures["beam, names the next concept"] = concepts.share(naming(texts["beam"], [*names[1:], *names[:1]]))
     figures["cosine of the text"] = float((search.directions(texts["beam"]) * chosen).sum(1).mean())
     templates = search.words.templates
     own = search.directions([one.replace("{}", name) for name in names for one in templates])
@@ -245,10 +244,9 @@ def judged(
     return Judged(unit, texts, figures)
 
 
-def naming_share(texts: Sequence[str], names: Sequence[str]) -> float:
-    """Return the share of texts that hold the name beside them, as words."""
-    held = [f" {name} " in f" {text} " for text, name in zip(texts, names, strict=True)]
-    return sum(held) / len(held)
+def naming(texts: Sequence[str], names: Sequence[str]) -> Bool[Tensor, " texts"]:
+    """Return which texts hold the name beside them, as words."""
+    return torch.tensor([f" {name} " in f" {text} " for text, name in zip(texts, names, strict=True)])
 
 
 def known_captions(bench: Workbench) -> list[str]:
@@ -280,7 +278,7 @@ def _verdict(figures: Mapping[str, float]) -> str:
         f"{figures['n_concepts']:.0f} concepts (the first word alone for "
         f"{figures['latents, ranking, names the concept']:.0%}): {told} the best control, {best.replace('_', ' ')} "
         f"with {shares[best]:.0%}; the text of another concept's latent does for "
-        f"{figures['latents, beam, names the next concept']:.0%}."
+        f"{figures['latents, beam, names the next concept']:.0%}.{too_few(figures)}"
     )
 
 
