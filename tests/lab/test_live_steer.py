@@ -36,13 +36,13 @@ def of_class(ask: SteerAsk, concept: int) -> Batch:
 
 
 def bed(ask: SteerAsk, concept: int, kind: Any) -> Bed:
-    return Bed(ask.loaded.subject, ask._answers, of_class(ask, concept), "visual.place", "visual.place", kind, "all")
+    return Bed(ask.loaded.subject, ask._answers, of_class(ask, concept), "visual.place", "visual.place", kind)
 
 
 def test_adding_a_latent_raises_its_class_by_the_planted_amount() -> None:
     ask = planted()
     found = ask.answer(bed(ask, 0, "add"), ask.steering(latent_of(2), "add"), 2.0)
-    assert found["answers"][0]["name"] == "class 2" and found["held"] == {"value": 0.0, "share": 0.0, "n": 0}
+    assert found["answers"][0]["name"] == "class 2" and found["held"] == {"value": 0.0, "share": 0.0, "n": 0, "of": 3}
     # Each of the three positions gets 2 * 4 of the class's direction, beside 4 of its own class and 1 of the next.
     embedding = torch.nn.functional.normalize(torch.tensor([4.0, 1.0, 24.0, 0.0]), dim=0)
     expected = (torch.tensor(2.0).exp() * embedding).softmax(0)

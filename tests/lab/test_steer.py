@@ -15,7 +15,7 @@ from sae.errors import ConfigError, DictionaryError, EvaluationError
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.lab.change import steer
 from sae.lab.change.answers import NextTokens, answers_of, generate
-from sae.lab.change.doses import Bed, Steering, doses, moved_most
+from sae.lab.change.doses import Bed, Curve, Steering
 from sae.lab.change.interventions import latent_parts
 
 VOCAB, WIDTH = 12, 5
@@ -42,7 +42,7 @@ def dictionary() -> TopK:
 def test_an_added_direction_moves_logits_by_what_it_writes() -> None:
     subject, which = language(), dictionary()
     batch = subject.texts(3, 17)
-    bed = Bed(subject, NextTokens(subject), batch, HOOKPOINT, HOOKPOINT, "add", "all")
+    bed = Bed(subject, NextTokens(subject), batch, HOOKPOINT, HOOKPOINT, "add")
     steering = Steering("latent 2", latent_parts(which, [2]), unit=0.5)
     now = bed.answers.log_probs(batch, bed.edits(steering, 3.0, batch))
     with torch.no_grad():
@@ -57,8 +57,8 @@ def test_an_added_direction_moves_logits_by_what_it_writes() -> None:
 
 def test_no_dose_is_no_change_at_no_cost() -> None:
     subject = language()
-    bed = Bed(subject, NextTokens(subject), subject.texts(3, 17), HOOKPOINT, HOOKPOINT, "add", "all")
-    (row,) = doses(bed, Steering("latent 0", latent_parts(dictionary(), [0]), 1.0), [0.0], 4)
+    bed = Bed(subject, NextTokens(subject), subject.texts(3, 17), HOOKPOINT, HOOKPOINT, "add")
+    (row,) = Curve.of(bed, Steering("latent 0", latent_parts(dictionary(), [0]), 1.0), [0.0]).rows(4)
     assert row["kl"] == 0 and row["probability"] == float(bed.clean[:, 4].exp().mean())
 
 
@@ -102,10 +102,11 @@ def test_the_answer_that_moves_most_is_the_latents_own_class() -> None:
     answers = answers_of(found, PLACE)
     batch = found.inputs.batch(0, 8)
     for concept in range(N_CLASSES):
-        bed = Bed(found.subject, answers, batch, PLACE, PLACE, "add", "all")
+        bed = Bed(found.subject, answers, batch, PLACE, PLACE, "add")
         steering = Steering("own", latent_parts(found.dictionary, [latent_of(concept)]), OWN)
-        assert moved_most(bed, steering, 2.0) == concept
-        rising = [row["probability"] for row in doses(bed, steering, [-1.0, 0.0, 1.0, 3.0], concept)]
+        curve = Curve.of(bed, steering, [-1.0, 0.0, 1.0, 3.0])
+        assert curve.moved_most() == concept
+        rising = [row["probability"] for row in curve.rows(concept)]
         assert rising == sorted(rising) and rising[-1] > 0.9
     assert answers.name(1) == "class 1" and OTHER < OWN
 
