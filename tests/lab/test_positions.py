@@ -127,26 +127,35 @@ def test_a_language_model_changes_there_as_under_a_hook_and_nowhere_else(kind: A
     assert not torch.equal(seen["x"][marked], x[marked])
 
 
-def test_a_transformers_class_token_and_one_patch_change_alone(tmp_path: Any) -> None:
-    subject: Any = load(f"clip:{save_clip(tmp_path, 'vit')}")
-    name = "visual.blocks.0.hook_resid_post"
-    size = subject.frame_size
-    batch = Batch(first_example=0, images=torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8))
-    rows, grid = subject.rows(batch, subject.hookpoints()[name].grid), subject.run(batch, [name])[name]
-    direction = torch.randn(1, grid.shape[-1], generator=torch.Generator().manual_seed(0))
-    for words, place in (("cls", 0), ("-1", grid.shape[1] - 1), ("2", 2)):
+@pytest.mark.parametrize(
+    ("architecture", "name", "places"),
+    [
+        ("vit", "visual.blocks.0.hook_resid_post", {"cls": 0, "-1": 16, "2": 2}),
+        ("resnet", "visual.layer4.0.hook_post", {"0": 0, "3": 3}),
+    ],
+)
+def test_one_position_of_an_image_tower_changes_alone(
+    architecture: str, name: str, places: dict[str, int], tmp_path: Any
+) -> None:
+    subject: Any = load(f"clip:{save_clip(tmp_path, architecture)}")
+    batch = Batch(first_example=0, images=torch.randint(0, 256, (2, 3, *subject.frame_size), dtype=torch.uint8))
+    rows, x = subject.rows(batch, subject.hookpoints()[name].grid), subject.run(batch, [name])[name]
+    direction = torch.randn(1, x.shape[-1], generator=torch.Generator().manual_seed(0))
+    added = 5 * direction / direction.norm()
+    for words, place in places.items():
         edit = edits(vector_parts(direction), Change("add", 5.0, At.of(words)), name, rows=rows)[name]
-        after, others = edit(grid), [one for one in range(grid.shape[1]) if one != place]
-        assert torch.equal(after[:, others], grid[:, others])
-        assert torch.allclose(after[:, place] - grid[:, place], 5 * direction / direction.norm(), atol=1e-5)
+        after, others = edit(x), [one for one in range(x.shape[1]) if one != place]
+        assert torch.equal(after[:, others], x[:, others])
+        assert torch.allclose(after[:, place] - x[:, place], added, atol=1e-5)
 
         def hook(x: torch.Tensor, place: int = place) -> torch.Tensor:
-            return torch.cat([x[:, :place], x[:, [place]] + 5 * direction / direction.norm(), x[:, place + 1 :]], dim=1)
+            return torch.cat([x[:, :place], x[:, [place]] + added, x[:, place + 1 :]], dim=1)
 
         found, naive = (subject.forward(batch, {name: one}).image for one in (edit, hook))
         assert torch.allclose(found, naive, atol=1e-6) and not torch.allclose(found, subject.forward(batch).image)
-    with pytest.raises(ConfigError, match=rf"there are {grid.shape[1]}, of which these may: 0 to .*, or cls"):
-        At.of(str(grid.shape[1])).mark(rows)
+    allowed = f"there are {x.shape[1]}, of which these may: 0 to {x.shape[1] - 1}"
+    with pytest.raises(ConfigError, match=allowed + (".*, or cls" if "cls" in places else r".*end\.$")):
+        At.of(str(x.shape[1])).mark(rows)
 
 
 def test_a_cell_of_a_feature_map_that_holds_nothing_is_written_alone() -> None:
