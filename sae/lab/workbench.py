@@ -46,6 +46,9 @@ class WorkbenchConfig:
     def __post_init__(self) -> None:
         if self.n_vectors < 1:
             raise ConfigError(f"n_vectors: must be at least 1, got {self.n_vectors}.")
+        # Before the work, not after it.
+        if self.out is not None and not next(one for one in (self.out, *self.out.parents) if one.exists()).is_dir():
+            raise ConfigError(f"out: {self.out} is no folder, and none can be made there.")
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the finding, as plain data: all settings but where it is kept and what runs it."""

@@ -13,7 +13,7 @@ from planted import N_CLASSES, OTHER, OWN, PLACE, bench, latent_of
 
 from sae import cli
 from sae.dictionaries.topk import TopK, TopKConfig
-from sae.errors import ConfigError, DictionaryError, EvaluationError
+from sae.errors import ConfigError, DictionaryError, EvaluationError, InputsError
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.lab.change import steer
 from sae.lab.change.answers import NextTokens, answers_of, generate
@@ -272,6 +272,14 @@ def test_mistakes(images: Path, texts: Path, tmp_path: Path) -> None:
         steer.run(steer.Config(**common, latent=firing(images), at=(17,)))
     with pytest.raises(ConfigError, match="at: 'here' is no position"):
         steer.Config(**common, latent=0, at=("here",))
+    for path, told in (
+        (tmp_path / "none.png", "No such file"),
+        (tmp_path, "Is a directory"),
+        (images / "red.txt", "must be PNG"),
+    ):
+        (images / "red.txt").write_text("red")
+        with pytest.raises(InputsError, match=f"picture: {path}.*{told}"):
+            steer.run(steer.Config(**common, latent=firing(images), picture=path))
     with pytest.raises(ConfigError, match="prompt: the dictionary reads pictures"):
         steer.run(steer.Config(**common, latent=firing(images), prompt="a cat"))
     with pytest.raises(ConfigError, match="two or more and rise"):

@@ -19,7 +19,7 @@ from torch import Tensor
 from sae import log
 from sae.errors import ConfigError, nearest
 from sae.evaluation.sample import Sample, Units
-from sae.features.live.given import Texts, frame_of
+from sae.features.live.given import Texts, frame_at
 from sae.lab.change.answers import Answers, answers_of, examples, generate
 from sae.lab.change.beside import CONTROLS, Rival, concept_of, controls
 from sae.lab.change.doses import Bed, Response, Steering
@@ -161,7 +161,7 @@ def _brought(bench: Workbench, config: Config) -> Batch:
     if config.picture is None:
         assert config.prompt is not None
         return Texts(bench.subject, bench.inputs).batch([config.prompt])
-    return Batch(first_example=0, images=frame_of(config.picture.read_bytes(), bench.subject)[None])
+    return Batch(first_example=0, images=frame_at(config.picture, bench.subject)[None])
 
 
 def _shown(bed: Bed, steering: Steering, strength: float, config: Config) -> dict[str, str]:
