@@ -107,8 +107,9 @@ class Workbench:
         """
         dictionary = load_dictionary(config.dictionary).to(config.device).eval()
         config.check_catalog(dictionary)
+        store = ActivationStore(config.store)
         subject, inputs = open_store(config.store, config.device)
-        rows = Rows.of(dictionary, [ActivationStore(config.store)])
+        rows = Rows.of(dictionary, [store])
         check_belonging(rows, subject, inputs)
         about = {"dictionary": {"source": config.dictionary, "sha256": dictionary.hash}} | rows.about()
         return cls(dictionary, subject, inputs, rows.inputs, config.n_vectors, config.seed, about)

@@ -8,7 +8,7 @@ import torch
 
 from sae.evaluation.pictures import style
 from sae.lab.change.beside import CONTROLS, Rival
-from sae.lab.change.doses import Response
+from sae.lab.change.doses import Curve, Response
 from sae.lab.finding import Finding, Picture
 
 
@@ -98,20 +98,20 @@ class Steered:
 
             figure = Figure(figsize=(9.2, 3.9), layout="constrained")
             for axes, column in zip(figure.subplots(1, 2), ("probability", "kl"), strict=True):
+                for number, one in enumerate(lines):
+                    look = style(number + len(CONTROLS)) if number else style(0)
+                    axes.plot(
+                        one.strengths, _values(one, column, answer), label=one.name, zorder=3 - bool(number),
+                        linewidth=1 if number else 1.6, markersize=4 if number else 5, **look,
+                    )  # fmt: skip
                 for number, (kind, group) in enumerate(groups.items(), 1):
                     values = torch.stack([_values(one, column, answer) for one in group])
                     low, middle, high = values.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=values.dtype), dim=0)
                     colour = style(number)["color"]
                     axes.fill_between(latent.strengths, low, high, color=colour, alpha=0.2, linewidth=0)
-                    axes.plot(latent.strengths, middle, color=colour, linewidth=1, label=f"{kind}, median and 90 %")
-                for number, one in enumerate(lines):
-                    look = style(number if number == 0 else number + len(CONTROLS)) | {
-                        "markersize": 5 if not number else 4
-                    }
                     axes.plot(
-                        one.strengths, _values(one, column, answer), label=one.name,
-                        linewidth=1 if number else 1.6, **look,
-                    )  # fmt: skip
+                        latent.strengths, middle, color=colour, linewidth=1, zorder=1, label=f"{kind}, median and 90 %"
+                    )
                 axes.axvline(self.latent.strength(answer), color="0.75", linewidth=0.8, zorder=0)
                 axes.set(xlabel="strength", ylim=(0, None))
                 axes.spines[["top", "right"]].set_visible(False)
@@ -121,17 +121,16 @@ class Steered:
             right.legend(frameon=False, fontsize=8)
             return figure
 
-        flat = [
-            row for one in (*lines, *(one for curves in groups.values() for one in curves)) for row in one.rows(answer)
-        ]
+        curves = [*lines, *(one for group in groups.values() for one in group)]
+        flat = [row for one in curves for row in one.rows(answer)]
         caption = (
-            "Means over held-out examples; everything beside the latent writes as long vectors at the same positions. "
-            "The grey line is the strength chosen on the other half."
+            "Means over held-out examples; what is beside the latent writes vectors as long at the same positions. "
+            "Grey: the strength chosen."
         )
         return Picture(draw, flat, caption)
 
 
-def _values(curve: Any, column: str, answer: int) -> torch.Tensor:
+def _values(curve: Curve, column: str, answer: int) -> torch.Tensor:
     return curve.odds[:, answer].double() if column == "probability" else curve.kl.double()
 
 
