@@ -196,7 +196,8 @@ def finding(
         f"Half of {n} concepts are lost once {_count(own, found)} of their best latents are gone; of random latents "
         f"among those that fire on their items it takes {_count(strict, found)}"
         + (", " if own < strict else ", so which latents go makes no difference; ")
-        + f"of their best neurons {_count(medians[NEURONS], found)}."
+        + f"of their best neurons {_count(medians[NEURONS], found)}"
+        + (", which are all." if medians[NEURONS] == panel.x.shape[-1] else ".")
     )
     return Finding("lesion", about, figures, rows, verdict, {"lab-lesion": _picture(rows, bits)})
 

@@ -81,11 +81,11 @@ class Steered:
         listed = ", ".join(f"{one.name} {one.move:+.3f}" for one in self.rivals)
         level = [one.name for one in self.rivals if one.behind.low <= 0 <= one.behind.high]
         ahead = [one.name for one in self.rivals if one.behind.high < 0]
-        said = [f"not distinguishable from {' and '.join(level)}"] if level else []
-        said += [f"behind {' and '.join(ahead)}"] if ahead else []
+        said = [f"not distinguishable from {', '.join(level)}"] if level else []
+        said += [f"behind {', '.join(ahead)}"] if ahead else []
         return (
             f"Of {self.concept!r} at the same cost: latent {self.latent.move(self.answer):+.3f}, {listed}; the latent "
-            f"is {' and '.join(said) or 'ahead of all'}."
+            f"is {'; '.join(said) or 'ahead of all'}."
         )
 
     def _picture(self) -> Picture:
