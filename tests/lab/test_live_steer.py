@@ -162,7 +162,11 @@ def test_a_picture_is_answered_by_the_classes(image: Loaded) -> None:
         ({"latent": 99}, DictionaryError, "no latent 99"),
         ({"at": 3}, InputsError, "at: must be str"),
         ({"at": "here"}, ConfigError, "at: 'here' is no position; allowed: all, firing, cls, numbers"),
-        ({"at": "99"}, ConfigError, "at: 99 is no position that may change: there are 3, of which these may: 1 to 2, or -2"),
+        (
+            {"at": "99"},
+            ConfigError,
+            "at: 99 is no position that may change: there are 3, of which these may: 1 to 2",
+        ),
         ({"strength": "1"}, InputsError, "strength: must be"),
         ({"strength": float("nan")}, ConfigError, "must be finite"),
         ({"text": ""}, InputsError, "the text is empty"),

@@ -13,7 +13,7 @@ from planted import N_CLASSES, OTHER, OWN, PLACE, bench, latent_of
 
 from sae import cli
 from sae.dictionaries.topk import TopK, TopKConfig
-from sae.errors import ConfigError, DictionaryError, EvaluationError, InputsError
+from sae.errors import ConfigError, DictionaryError, EvaluationError, InputsError, StoreError
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.lab.change import steer
 from sae.lab.change.answers import NextTokens, answers_of, generate
@@ -282,6 +282,8 @@ def test_mistakes(images: Path, texts: Path, tmp_path: Path) -> None:
             steer.run(steer.Config(**common, latent=firing(images), picture=path))
     with pytest.raises(ConfigError, match="prompt: the dictionary reads pictures"):
         steer.run(steer.Config(**common, latent=firing(images), prompt="a cat"))
+    with pytest.raises(StoreError, match="not an activation store"):
+        steer.run(steer.Config(**common | {"store": tmp_path}, latent=0))
     with pytest.raises(ConfigError, match="two or more and rise"):
         steer.Config(**common, latent=0, strengths=(1.0, 0.0))
     blind = bench()
