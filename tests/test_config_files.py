@@ -89,6 +89,9 @@ def test_a_missing_setting_a_double_key_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "double.yaml").write_text("out: a\nout: b\n")
     with pytest.raises(ConfigError, match="key 'out' is given twice"):
         config.read_yaml(tmp_path / "double.yaml")
+    (tmp_path / "photo.yaml").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ConfigError, match=r"photo\.yaml: not valid YAML"):
+        config.read_yaml(tmp_path / "photo.yaml")
     with pytest.raises(ConfigError, match=r"Did you mean '.*double\.yaml'"):
         config.read_yaml(tmp_path / "duoble.yaml")
 

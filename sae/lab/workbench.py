@@ -46,6 +46,9 @@ class WorkbenchConfig:
     def __post_init__(self) -> None:
         if self.n_vectors < 1:
             raise ConfigError(f"n_vectors: must be at least 1, got {self.n_vectors}.")
+        # Before the work, not after it.
+        if self.out is not None and not next(one for one in (self.out, *self.out.parents) if one.exists()).is_dir():
+            raise ConfigError(f"out: {self.out} is no folder, and none can be made there.")
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the finding, as plain data: all settings but where it is kept and what runs it."""
@@ -104,8 +107,9 @@ class Workbench:
         """
         dictionary = load_dictionary(config.dictionary).to(config.device).eval()
         config.check_catalog(dictionary)
+        store = ActivationStore(config.store)
         subject, inputs = open_store(config.store, config.device)
-        rows = Rows.of(dictionary, [ActivationStore(config.store)])
+        rows = Rows.of(dictionary, [store])
         check_belonging(rows, subject, inputs)
         about = {"dictionary": {"source": config.dictionary, "sha256": dictionary.hash}} | rows.about()
         return cls(dictionary, subject, inputs, rows.inputs, config.n_vectors, config.seed, about)

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from live_catalogs import image_catalog
-from planted import N_CLASSES, OTHER, OWN, bench
+from planted import N_CLASSES, OTHER, OWN, PLACE, bench
 from test_panel import probability
 
 from sae import cli
@@ -56,6 +57,23 @@ def test_lesions_of_planted_concepts_take_one_latent() -> None:
     assert lesions.left["best latents"][0].tolist() == pytest.approx([probability(0, OTHER)] * N_CLASSES, abs=1e-6)
     assert lesions.needed("random firing latents").max() <= 2, "only two latents fire on a class"
     assert (lesions.needed("random latents") >= 1).all()
+
+
+def test_lesions_of_neurons_set_the_best_ones_to_zero() -> None:
+    found = bench()
+    panel, candidates = open_panel(found, 4, 0), Candidates(found, "thing")
+    left = lesion.lesions(panel, candidates, [1, 2, 6]).left["best neurons"]
+    subject: Any = found.subject
+    for concept in range(N_CLASSES):
+        best = found.neurons.auc[0][:, concept].argsort(descending=True)
+        x = subject.run(found.inputs.batch(concept, concept + 1), [PLACE])[PLACE].clone()
+        for number, count in enumerate((1, 2, 6)):
+            x[..., candidates.neurons(f"class {concept}", N_CLASSES)[:count]] = 0
+            answers = subject._out(x).logits(torch.eye(N_CLASSES)).softmax(-1)
+            assert left[number, concept] == pytest.approx(float(answers[0, concept]), abs=1e-6)
+        areas = found.neurons.auc[0][candidates.neurons(f"class {concept}", N_CLASSES), concept]
+        assert torch.equal(areas, found.neurons.auc[0][best, concept])
+    assert left[2].tolist() == pytest.approx([1 / N_CLASSES] * N_CLASSES), "of all neurons nothing is left"
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])

@@ -11,7 +11,9 @@ from sae.dictionaries.base import Dictionary
 from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, DictionaryError
 from sae.lab.change.interventions import Change, changed, edits, latent_parts, places, unit_in_activation, vector_parts
+from sae.lab.change.positions import ALL, FIRING, At
 from sae.subjects.splice import reconstruct
+from sae.tensors import Rows
 
 WIDTH, SILENT = 6, 8
 
@@ -33,7 +35,7 @@ def rows(n: int = 40, seed: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize(
     "change",
-    [Change("scale", 1.0), Change("remove", 0.0), Change("add", 0.0), Change("clamp", 3.0, at="firing")],
+    [Change("scale", 1.0), Change("remove", 0.0), Change("add", 0.0), Change("clamp", 3.0, at=FIRING)],
     ids=lambda one: one.kind,
 )
 def test_what_changes_nothing_returns_the_very_same_bits(layer_norm: bool, change: Change) -> None:
@@ -45,7 +47,7 @@ def test_what_changes_nothing_returns_the_very_same_bits(layer_norm: bool, chang
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("at", ["all", "firing"])
+@pytest.mark.parametrize("at", [ALL, FIRING], ids=str)
 @pytest.mark.parametrize("kind", ["add", "clamp", "scale", "remove"])
 def test_changes_are_the_reconstruction_with_other_codes_plus_the_error(kind: Any, at: Any, layer_norm: bool) -> None:
     which, x, latents, strength = dictionary(layer_norm), rows(), [4, 1], 1.5
@@ -61,7 +63,7 @@ def test_changes_are_the_reconstruction_with_other_codes_plus_the_error(kind: An
                 "scale": old * strength,
                 "remove": old * (1 - strength),
             }[kind]
-            dense[:, latent] = torch.where(old != 0, new, old) if at == "firing" else new
+            dense[:, latent] = torch.where(old != 0, new, old) if at.firing else new
         x_hat = dense @ which.W_dec + which.b_dec
         return x_hat if codes.row_mean is None else x_hat * codes.row_deviation + codes.row_mean
 
@@ -84,7 +86,8 @@ def test_clamped_to_a_value_a_row_writes_that_value() -> None:
 
 def test_only_kept_positions_change() -> None:
     x, keep = rows().reshape(4, 10, WIDTH), torch.rand(4, 10) < 0.5
-    after = edits(latent_parts(dictionary(), [3]), Change("add", 2.0), "here", keep=keep)["here"](x)
+    which = Rows(keep=keep, kind=torch.zeros(4, 10, dtype=torch.uint8))
+    after = edits(latent_parts(dictionary(), [3]), Change("add", 2.0), "here", rows=which)["here"](x)
     assert torch.equal(after[~keep], x[~keep])
     assert torch.allclose(after[keep] - x[keep], (2 * dictionary().W_dec[3]).expand_as(x[keep]), atol=1e-5)
 
@@ -142,6 +145,8 @@ def test_mistakes() -> None:
         Change("clip")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must be finite"):
         Change("add", float("nan"))
+    with pytest.raises(ConfigError, match="at 2, but rows alone have no positions"):
+        changed(rows(), latent_parts(which, [1]), Change("remove", at=At.of("2")))
     with pytest.raises(ConfigError, match="mixture"):
         vector_parts(torch.ones(2, WIDTH))
     sites = [{"subject": "s", "hookpoint": name, "width": 3} for name in ("a", "b")]

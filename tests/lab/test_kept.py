@@ -42,6 +42,14 @@ def test_a_finding_is_kept_under_its_method_and_unit(tmp_path: Path) -> None:
     assert one == here / "levels-direction-concept=red-car-" and NAME.fullmatch(one.name)
 
 
+def test_a_place_that_is_no_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=f"out: {out} is no folder"):
+            WorkbenchConfig(**settings(out=out))
+    assert WorkbenchConfig(**settings(out=tmp_path / "new" / "below")).out == tmp_path / "new" / "below"
+
+
 def test_a_catalog_of_another_dictionary_is_refused(tmp_path: Path) -> None:
     own = dictionary()
     config = WorkbenchConfig(**settings(catalog=tmp_path))

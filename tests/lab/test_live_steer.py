@@ -1,6 +1,7 @@
 """Steering while somebody watches, on planted classes and on tiny subjects: what is answered, and what is refused."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from sae.features.judging.labelling import Labelling
 from sae.features.live.loaded import Loaded
 from sae.lab.change.doses import Bed
 from sae.lab.change.live import DOSES, N_DOSES, SteerAsk
+from sae.lab.change.positions import At
 from sae.tensors import Batch
 
 
@@ -36,13 +38,13 @@ def of_class(ask: SteerAsk, concept: int) -> Batch:
 
 
 def bed(ask: SteerAsk, concept: int, kind: Any) -> Bed:
-    return Bed(ask.loaded.subject, ask._answers, of_class(ask, concept), "visual.place", "visual.place", kind, "all")
+    return Bed(ask.loaded.subject, ask._answers, of_class(ask, concept), "visual.place", "visual.place", kind)
 
 
 def test_adding_a_latent_raises_its_class_by_the_planted_amount() -> None:
     ask = planted()
     found = ask.answer(bed(ask, 0, "add"), ask.steering(latent_of(2), "add"), 2.0)
-    assert found["answers"][0]["name"] == "class 2" and found["held"] == {"value": 0.0, "share": 0.0, "n": 0}
+    assert found["answers"][0]["name"] == "class 2" and found["held"] == {"value": 0.0, "share": 0.0, "n": 0, "of": 3}
     # Each of the three positions gets 2 * 4 of the class's direction, beside 4 of its own class and 1 of the next.
     embedding = torch.nn.functional.normalize(torch.tensor([4.0, 1.0, 24.0, 0.0]), dim=0)
     expected = (torch.tensor(2.0).exp() * embedding).softmax(0)
@@ -61,6 +63,23 @@ def test_removing_a_latent_lowers_its_class_and_a_silent_one_changes_nothing() -
     assert by_name["class 0"]["after"] < by_name["class 0"]["before"] and own["held"]["n"] == 1
     silent = ask.answer(bed(ask, 0, "scale"), ask.steering(latent_of(3), "scale"), 3.0)
     assert silent["kl"] == 0 and all(one["before"] == one["after"] for one in silent["answers"])
+
+
+def test_a_change_at_one_position_is_the_run_with_only_that_one_changed() -> None:
+    ask = planted()
+    assert ask.about["positions"] == {"first": 0, "last": 2, "cls": False}
+    one = Bed(ask.loaded.subject, ask._answers, of_class(ask, 0), "visual.place", "visual.place", "add", At.of("2"))
+    found = ask.answer(one, ask.steering(latent_of(2), "add"), 2.0)
+    embedding = torch.nn.functional.normalize(torch.tensor([4.0, 1.0, 8.0, 0.0]), dim=0)
+    after = {one["name"]: one["after"] for one in found["answers"]}
+    expected = (torch.tensor(2.0).exp() * embedding).softmax(0).tolist()
+    assert [after[f"class {n}"] for n in range(4)] == pytest.approx(expected, rel=1e-2)
+    own = ask.steering(latent_of(0), "remove")
+    first, last = (replace(one, kind="remove", at=At.of(words)) for words in ("0", "-1"))
+    assert ask.answer(first, own, 1.0)["held"] == {"value": 4.0, "share": 1.0, "n": 1, "of": 1}
+    silent = ask.answer(last, own, 1.0)
+    assert silent["kl"] == 0 and silent["held"]["n"] == 0
+    assert max(ask.curve(first, own)["kl"]) > 0 and not any(ask.curve(last, own)["kl"])
 
 
 @pytest.mark.parametrize("kind", ["add", "clamp", "scale", "remove"])
@@ -113,6 +132,11 @@ def test_a_text_is_written_on_and_nothing_changes_at_dose_zero(text: Loaded) -> 
     moved = ask(question | {"strength": 4})
     assert moved["written"]["before"] == still["written"]["before"] and moved["kl"] > 0
     assert sum(one["after"] for one in moved["answers"]) <= 1
+    assert ask.about["positions"] is None
+    for at, held in (("all", still["held"]["of"]), ("-1", 1), ("0:2", 1), ("firing 1:", 2)):
+        assert ask(question | {"at": at})["held"]["of"] == held
+    last = ask(question | {"strength": 4, "at": "-1"})
+    assert last["written"]["after"] != "" and last["kl"] > 0
     curve = ask(question | {"curve": True})
     assert len(curve["kl"]) == N_DOSES and curve["control"]["n"] > 0
 
@@ -120,7 +144,8 @@ def test_a_text_is_written_on_and_nothing_changes_at_dose_zero(text: Loaded) -> 
 def test_a_picture_is_answered_by_the_classes(image: Loaded) -> None:
     ask = steering(image)
     assert ask.about["takes"] == "image" and not ask.about["writes_on"]
-    question = {"latent": firing(image), "kind": "clamp", "strength": 1.5, "image": ""}
+    assert ask.about["positions"] == {"first": 0, "last": 16, "cls": True}
+    question = {"latent": firing(image), "kind": "clamp", "strength": 1.5, "at": "cls -1", "image": ""}
     found = ask(question | {"image": base64.b64encode(picture_bytes()).decode()})
     assert {one["name"] for one in found["answers"]} == {"cat", "dog"} and "written" not in found
     assert sum(one["after"] for one in found["answers"]) == pytest.approx(1, abs=1e-2)
@@ -135,6 +160,13 @@ def test_a_picture_is_answered_by_the_classes(image: Loaded) -> None:
         ({"kind": 3}, InputsError, "kind: must be str"),
         ({"latent": "1"}, InputsError, "latent: must be int"),
         ({"latent": 99}, DictionaryError, "no latent 99"),
+        ({"at": 3}, InputsError, "at: must be str"),
+        ({"at": "here"}, ConfigError, "at: 'here' is no position; allowed: all, firing, cls, numbers"),
+        (
+            {"at": "99"},
+            ConfigError,
+            "at: 99 is no position that may change: there are 3, of which these may: 1 to 2",
+        ),
         ({"strength": "1"}, InputsError, "strength: must be"),
         ({"strength": float("nan")}, ConfigError, "must be finite"),
         ({"text": ""}, InputsError, "the text is empty"),

@@ -17,10 +17,11 @@ from sae.features.removal import copied
 from sae.lab.change.answers import TextClasses
 from sae.lab.change.interventions import Change, edits, latent_parts, vector_parts
 from sae.lab.change.panel import coded_parts, open_panel, panel_codes
+from sae.lab.change.positions import FIRING
 from sae.lab.change.rivals import METHODS, Candidates, probes
 from sae.lab.workbench import Workbench
 from sae.subjects.vision import ClipOutput
-from sae.tensors import Batch, Kind
+from sae.tensors import Batch
 
 VOCAB = 7
 
@@ -55,7 +56,7 @@ def test_a_panel_gives_what_a_run_with_the_edit_gives_and_runs_touched_examples_
     panel = open_panel(found, 4, 0)
     assert panel.clean.shape == (4 * N_CLASSES, 2)
     subject.n_run = 0
-    change, latent = Change("clamp", 3.0, at="firing"), latent_of(1)
+    change, latent = Change("clamp", 3.0, at=FIRING), latent_of(1)
     answers = panel.changed(latent_parts(found.dictionary, [latent]), change)
     assert subject.n_run == 8, "images of class 1, and of class 0, which hold some of it"
     examples = found.sample.example[~found.sample.match][: len(panel.member)]
@@ -179,11 +180,14 @@ def test_a_panel_of_texts_scores_the_next_token_by_the_label_of_the_one_before()
     tokens = batch.tokens[:, 1:-1].flatten()
     for number, name in enumerate(panel.names):
         assert torch.equal(panel.member[:, number], tokens == int(name.removeprefix("token=t")))
-    change, parts = Change("scale", 3.0), latent_parts(found.dictionary, [1])
-    keep = batch.kind != int(Kind.BOS)
+    parts = latent_parts(found.dictionary, [1])
+    scaled = edits(parts, change := Change("scale", 3.0), HOOKPOINT, rows=subject.rows(batch, "tokens"))
     for answers, logits in (
         (panel.clean, subject.forward(batch)),
-        (panel.changed(parts, change), subject.forward(batch, edits(parts, change, HOOKPOINT, keep=keep))),
+        (
+            panel.changed(parts, change),
+            subject.forward(batch, scaled),
+        ),
     ):
         log_p = logits[:, 1:-1].log_softmax(-1).gather(-1, batch.tokens[:, 2:, None]).flatten()
         assert torch.allclose(answers[:, 0], log_p, atol=1e-5)

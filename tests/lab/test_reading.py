@@ -128,8 +128,11 @@ def test_the_command_on_a_small_model(tmp_path: Path) -> None:
 
 def test_mistakes(tmp_path: Path) -> None:
     made = bench()
-    with pytest.raises(InputsError, match="no file with a word on a line"):
-        strings_of(made, tmp_path / "none.txt", 0)
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    for path in (tmp_path / "none.txt", tmp_path, tmp_path / "photo.png", tmp_path / "empty.txt"):
+        with pytest.raises(InputsError, match=f"{path} is no file with a word on a line"):
+            strings_of(made, path, 0)
     with pytest.raises(InputsError, match="1 class names; at least 2"):
         Strings.of(("cat",), (), None, 0)
     with pytest.raises(ConfigError, match="n_top: must be at least 1"):

@@ -58,7 +58,10 @@ def wait_for(tab: Any, answers: list[list[str]]) -> None:
 
 def test_a_text_is_steered_from_its_card(tab: Any, text: Loaded, text_live: str) -> None:
     # Before the page asks: a subject answers one at a time.
-    more, less = (answered(text, kind="add", strength=dose, text="The cat sat") for dose in (2.0, -3.0))
+    more, less, last = (
+        answered(text, kind="add", strength=dose, text="The cat sat", at=at)
+        for dose, at in ((2.0, "all"), (-3.0, "all"), (-3.0, "-1"))
+    )
     tab.goto(f"{text_live}#/latent/{firing(text)}")
     tab.click(".tools >> text=steer")
     tab.wait_for_selector(".before-and-after")
@@ -70,6 +73,16 @@ def test_a_text_is_steered_from_its_card(tab: Any, text: Loaded, text_live: str)
     tab.locator(".dose").fill("-3")
     wait_for(tab, less)
     assert tab.inner_text("output") == "−3" and tab.get_attribute(".curve-now", "x1") != before
+    tab.fill(".at input", "-1")
+    wait_for(tab, last)
+    assert "at this position" in tab.inner_text(".steered .note")
+    tab.fill(".at input", "99")
+    tab.wait_for_selector(".problem:visible")
+    assert "at: 99 is no position that may change" in tab.inner_text(".problem")
+    assert tab.get_attribute(".at input", "aria-invalid") == "true" and not tab.is_visible(".steered")
+    tab.fill(".at input", "")
+    wait_for(tab, less)
+    assert tab.get_attribute(".at input", "aria-invalid") == "false"
     tab.fill("textarea", "The cat sat on the mat. " * 20)
     tab.wait_for_selector(".problem:visible")
     assert "at most 64" in tab.inner_text(".problem") and not tab.is_visible(".steered")
@@ -87,6 +100,7 @@ def test_a_picture_is_there_from_the_start_and_another_takes_its_place(
     tab.wait_for_selector("[data-answer=cat]")
     assert tab.locator("[data-answer]").count() == 2 and tab.locator(".choices img").count() > 0
     tab.click(".doses >> text=remove")
+    assert "numbers such as 3 -1 or ranges such as 0:4 from 0 to 16, the class token and then" in tab.inner_text(".at")
     assert "so large a share of its activation" in tab.inner_text(".doses")
     assert tab.get_attribute(".dose", "max") == "2" and tab.inner_text("output") == "1"
     (tmp_path / "red.png").write_bytes(picture_bytes())

@@ -5,6 +5,7 @@ import binascii
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,6 +140,20 @@ def frame_of(data: str | bytes, subject: Any) -> UInt8[Tensor, "3 height width"]
         raise InputsError(f"the picture is too large: {cause}") from cause
     except (OSError, SyntaxError, ValueError) as cause:
         raise InputsError(f"the picture is damaged ({cause}); it must be {allowed}.") from cause
+
+
+def frame_at(path: Path, subject: Any) -> UInt8[Tensor, "3 height width"]:
+    """Return the picture in a file as the subject sees it, before normalisation.
+
+    Raises:
+        InputsError: there is no such file, or it is no picture of `FORMATS`, or too large.
+    """
+    try:
+        return frame_of(path.read_bytes(), subject)
+    except OSError as cause:
+        raise InputsError(f"picture: {path} cannot be read: {cause.strerror}.") from cause
+    except InputsError as cause:
+        raise InputsError(f"picture: {path}: {cause}") from cause
 
 
 def _check_size(width: int, height: int) -> None:

@@ -12,20 +12,20 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.sites import hookpoints_read, output_sites
 from sae.errors import ConfigError, DictionaryError
+from sae.lab.change.positions import ALL, At, every_row
 from sae.subjects.base import Activation, Edit
 from sae.subjects.splice import record
+from sae.tensors import Rows
 
 Kind = Literal["add", "clamp", "scale", "remove"]
-At = Literal["all", "firing"]
 Unit = Literal["activation", "maximum", "norm"]
 KINDS: tuple[Kind, ...] = ("add", "clamp", "scale", "remove")
-PLACES: tuple[At, ...] = ("all", "firing")
 UNITS: tuple[Unit, ...] = ("activation", "maximum", "norm")
 Read = Callable[[Float[Tensor, "rows d_in"]], tuple[Float[Tensor, "rows parts"], Float[Tensor, "rows 1"]]]
 
@@ -62,37 +62,45 @@ class Change:
             round.
         strength: of "add" and "clamp" an amount, in activations (see `unit_in_activation`); of "scale" and "remove" a
             factor.
-        at: every row, or only those that hold some of the direction.
+        at: the positions where it happens.
 
     Raises:
-        ConfigError: an unknown kind or place, or a strength that is not finite.
+        ConfigError: an unknown kind, or a strength that is not finite.
     """
 
     kind: Kind
     strength: float = 1.0
-    at: At = "all"
+    at: At = ALL
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"change: unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}.")
-        if self.at not in PLACES:
-            raise ConfigError(f"change: unknown place {self.at!r}; allowed: {', '.join(PLACES)}.")
         if not torch.tensor(self.strength).isfinite():
             raise ConfigError(f"change: a strength must be finite, got {self.strength}.")
 
     def __call__(self, amounts: Float[Tensor, "rows parts"]) -> Float[Tensor, "rows parts"]:
-        """Return by how much each amount changes, exactly zero where nothing does."""
+        """Return by how much each amount changes in rows where it may, exactly zero where nothing does."""
         if self.kind == "add":
             change = torch.full_like(amounts, self.strength)
         elif self.kind == "clamp":
             change = self.strength - amounts
         else:
             change = amounts * (self.strength - 1 if self.kind == "scale" else -self.strength)
-        return torch.where(amounts != 0, change, 0.0) if self.at == "firing" else change
+        return torch.where(amounts != 0, change, 0.0) if self.at.firing else change
 
 
 def changed(x: Float[Tensor, "rows d_in"], parts: Parts, change: Change) -> Float[Tensor, "rows d_out"]:
-    """Return what a change adds to each row."""
+    """Return what a change adds to each row.
+
+    Raises:
+        ConfigError: it is for chosen positions, which rows alone do not have.
+    """
+    if change.at.chosen is not None:
+        raise ConfigError(f"change: at {change.at}, but rows alone have no positions; make it with `edits`.")
+    return _added(x, parts, change)
+
+
+def _added(x: Float[Tensor, "rows d_in"], parts: Parts, change: Change) -> Float[Tensor, "rows d_out"]:
     amounts, worth = parts.read(x)
     return (change(amounts) * worth) @ parts.directions.to(amounts)
 
@@ -144,26 +152,30 @@ def vector_parts(vectors: Float[Tensor, "parts d_in"], centre: Float[Tensor, " d
 
 
 def edits(
-    parts: Parts, change: Change, reads: str, writes: str | None = None, keep: Bool[Tensor, "example pos"] | None = None
+    parts: Parts, change: Change, reads: str, writes: str | None = None, rows: Rows | None = None
 ) -> dict[str, Edit]:
     """Return a change as edits for `Subject.forward`.
 
     Args:
         parts: what is changed.
-        change: how.
+        change: how, and at which positions.
         reads: hookpoint at which amounts are read.
         writes: hookpoint at which the change is added, which the subject must reach after `reads`: of a transcoder;
             the same one if not given.
-        keep: the positions that may change; all of them if not given.
+        rows: what `Subject.rows` says of the batch; those on which no dictionary is trained stay. If not given, every
+            position is a token that may change.
+
+    Raises:
+        ConfigError: an example has no such position; without `rows` not before the edit is made.
     """
     found: dict[str, Activation] = {}
+    marked = None if rows is None else change.at.mark(rows)
 
     def edit(x: Activation) -> Activation:
         source = found.pop(reads) if writes else x
-        at = torch.ones(x.shape[:-1], dtype=torch.bool) if keep is None else keep
-        at = at.to(x.device)
+        at = (change.at.mark(every_row(x.shape[:-1])) if marked is None else marked).to(x.device)
         out = x.clone()
-        out[at] = (x[at].float() + changed(source[at].float(), parts, change).to(x.device)).to(x.dtype)
+        out[at] = (x[at].float() + _added(source[at].float(), parts, change).to(x.device)).to(x.dtype)
         return out
 
     if writes is None or writes == reads:

@@ -2,7 +2,8 @@
 
 How many latents hold a concept, and how exactly they have to hold it. Latents go in the order of their area under the
 ROC curve on the half to choose on; beside them go as many random latents, and as many random ones of those that fire on
-the concept's own items, which is the stricter control. The dictionary's error is kept throughout.
+the concept's own items, which is the stricter control, and, with no dictionary at all, as many raw neurons of the same
+hookpoint, the best ones first, set to zero. The dictionary's error is kept throughout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,14 @@ from sae import log
 from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError
 from sae.evaluation.pictures import style
-from sae.lab.change.interventions import Change
+from sae.lab.change.interventions import Change, Parts
 from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes
 from sae.lab.change.rivals import Candidates
 from sae.lab.finding import Finding, Picture
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
-ORDERS = ("best latents", "random latents", "random firing latents")
+ORDERS = ("best latents", "random latents", "random firing latents", "best neurons")
+NEURONS = ORDERS[3]
 COARSENED = ("codes", "decoder", "neurons")
 
 
@@ -32,7 +34,7 @@ class Config(WorkbenchConfig):
     """Settings of `sae lab lesion`."""
 
     counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
-    """How many latents are removed."""
+    """How many latents are removed, or neurons, of which at most all there are."""
     bits: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
     """Precisions of codes, decoder and, for control, of the vectors themselves; a sign takes one bit."""
     per_concept: int = 8
@@ -83,10 +85,14 @@ def lesions(panel: Panel, candidates: Candidates, counts: Sequence[int]) -> Lesi
         own = panel.of(concept)
         clean[concept] = own.clean[:, 0].double().mean()
         codes = panel_codes(own, bench.dictionary)
-        for order, latents in _orders(candidates, name, concept, max(counts), codes.n_fired()).items():
+        for order, units in _orders(candidates, name, concept, max(counts), codes.n_fired()).items():
             for number, count in enumerate(counts):
-                answers = own.changed(coded_parts(bench.dictionary, codes, latents[:count]), Change("remove"))
-                left[order][number, concept] = answers[:, 0].double().mean()
+                parts = (
+                    _neurons(units[:count], bench.dictionary.d_in)
+                    if order == NEURONS
+                    else coded_parts(bench.dictionary, codes, units[:count])
+                )
+                left[order][number, concept] = own.changed(parts, Change("remove"))[:, 0].double().mean()
     lost = {order: panel.halved(clean.expand_as(values), values) for order, values in left.items()}
     return Lesions(tuple(counts), clean, left, lost)
 
@@ -95,7 +101,13 @@ def _orders(candidates: Candidates, name: str, concept: int, n: int, n_fired: Te
     shuffled = candidates.random(candidates.bench.dictionary.d_sae, concept)
     firing = [latent for latent in shuffled if n_fired[latent] > 0]
     best = candidates.latents(name, min(n, candidates.bench.dictionary.d_sae))
-    return dict(zip(ORDERS, (best, shuffled[:n], firing[:n] or shuffled[:1]), strict=True))
+    neurons = candidates.neurons(name, min(n, candidates.bench.dictionary.d_in))
+    return dict(zip(ORDERS, (best, shuffled[:n], firing[:n] or shuffled[:1], neurons), strict=True))
+
+
+def _neurons(units: list[int], d_in: int) -> Parts:
+    """Return neurons as parts: coordinates, so that without them they are zero."""
+    return Parts(torch.eye(d_in)[units], lambda x: (x[:, units], x.new_ones(len(x), 1)))
 
 
 def coarsened(values: Float[Tensor, "rows columns"], bits: int, dim: int) -> Float[Tensor, "rows columns"]:
@@ -183,7 +195,9 @@ def finding(
     verdict = (
         f"Half of {n} concepts are lost once {_count(own, found)} of their best latents are gone; of random latents "
         f"among those that fire on their items it takes {_count(strict, found)}"
-        + ("." if own < strict else ": which latents go makes no difference.")
+        + (", " if own < strict else ", so which latents go makes no difference; ")
+        + f"of their best neurons {_count(medians[NEURONS], found)}"
+        + (", which are all." if medians[NEURONS] == panel.x.shape[-1] else ".")
     )
     return Finding("lesion", about, figures, rows, verdict, {"lab-lesion": _picture(rows, bits)})
 
@@ -207,7 +221,7 @@ def _picture(rows: Sequence[Mapping[str, Any]], bits: Sequence[int]) -> Picture:
             axes.legend(frameon=False, fontsize=8)
             axes.set_ylim(-0.02, 1.02)
         left.set_xscale("log", base=2)
-        left.set(xlabel="latents removed", ylabel="share of concepts lost")
+        left.set(xlabel="latents or neurons removed", ylabel="share of concepts lost")
         left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         left.set_title("as a concept's latents go", fontsize=9, loc="left")
         right.set(xlabel="bits")

@@ -17,17 +17,18 @@ from sae.activations.store import ActivationStore
 from sae.dictionaries.sites import hookpoints_read, output_sites
 from sae.errors import ConfigError, InputsError, nearest
 from sae.evaluation.ground import Rows
-from sae.evaluation.splicing import trained_rows
 from sae.features.cards import rounded
 from sae.features.live.given import FORMATS, MOST_CHARACTERS, Texts, field, frame_of
 from sae.features.live.loaded import Loaded
 from sae.lab.change.answers import Answers, answers_of, generate
 from sae.lab.change.doses import Bed, Steering
-from sae.lab.change.interventions import KINDS, Change, Kind, latent_parts, places, unit_in_activation
+from sae.lab.change.interventions import KINDS, Change, latent_parts, places, unit_in_activation
+from sae.lab.change.interventions import Kind as KindOfChange
+from sae.lab.change.positions import ALL, At
 from sae.lab.workbench import Workbench
-from sae.tensors import Batch
+from sae.tensors import Batch, Kind
 
-DOSES: dict[Kind, tuple[float, float, float]] = {
+DOSES: dict[KindOfChange, tuple[float, float, float]] = {
     "add": (-4.0, 4.0, 0.0),
     "clamp": (0.0, 4.0, 0.0),
     "scale": (0.0, 4.0, 1.0),
@@ -40,7 +41,8 @@ N_DOSES, N_CONTROLS, N_TOKENS, TOP = 9, 8, 24, 8
 class SteerAsk:
     """Answers {"latent": 12, "kind": "add", "strength": 2, "text": ...} or, of a picture, "image": base64 of its file.
 
-    With "curve": true it answers with the response to all doses of the kind, beside random latents.
+    "at" chooses positions, in words that `At.of` reads, such as "-1" or "firing"; without it all change. With "curve":
+    true it answers with the response to all doses of the kind, beside random latents.
 
     Args:
         loaded: a catalog with its dictionary and subject.
@@ -58,6 +60,7 @@ class SteerAsk:
             "takes": "image" if loaded.reads_images else "text",
             "writes_on": loaded.subject.kind == "language",
             "kinds": doses,
+            "positions": self._positions(),
             "most_characters": MOST_CHARACTERS,
             "formats": list(FORMATS),
         }
@@ -76,6 +79,19 @@ class SteerAsk:
         vectors = Rows.of(dictionary, [ActivationStore(store)]).inputs
         return cls(loaded, Workbench(dictionary, subject, loaded.inputs, vectors))
 
+    def _positions(self) -> dict[str, Any] | None:
+        """Return the first and last position that may change, and whether there is a class token, of every example.
+
+        None for the tokens of a text, of which each has its own number.
+        """
+        subject: Any = self.loaded.subject
+        grid = subject.hookpoints()[self._writes].grid
+        if not self.loaded.reads_images and not grid.endswith("pooled"):
+            return None
+        rows = subject.rows(Batch(first_example=0, images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8)), grid)
+        may = ALL.mark(rows)[0].nonzero()[:, 0].tolist()
+        return {"first": may[0], "last": may[-1], "cls": bool((rows.kind == int(Kind.CLASS)).any())}
+
     @cached_property
     def _answers(self) -> Answers:
         return answers_of(self._bench, self._writes)
@@ -85,7 +101,8 @@ class SteerAsk:
         if kind not in KINDS:
             raise ConfigError(f"kind: {kind!r:.40} is unknown.{nearest(kind, KINDS)}")
         batch = self.batch(question)
-        bed = Bed(self.loaded.subject, self._answers, batch, self._reads, self._writes, kind, "all")
+        at = At.of(field(question, "at", str, "all"))
+        bed = Bed(self.loaded.subject, self._answers, batch, self._reads, self._writes, kind, at)
         steering = self.steering(field(question, "latent", int), kind)
         if field(question, "curve", bool, False):
             return self.curve(bed, steering)
@@ -103,7 +120,7 @@ class SteerAsk:
             return Batch(first_example=0, images=frame_of(question.get("image", ""), self.loaded.subject)[None])
         return self._texts.batch([field(question, "text", str)])
 
-    def steering(self, latent: int, kind: Kind) -> Steering:
+    def steering(self, latent: int, kind: KindOfChange) -> Steering:
         """Return a latent with the largest activation in the catalog as its unit.
 
         Raises:
@@ -123,8 +140,8 @@ class SteerAsk:
         Returns:
             `answers`: the likeliest before or after, of each `name` and both probabilities, likeliest after first;
             `kl` of all answers in nats; `written`: what a language model writes on, before and after; `held`: the
-            latent's activation there before, as a share of its maximum in the catalog (null where it has none), and
-            the number of positions where it fires.
+            largest activation before where it is changed, as a share of its maximum in the catalog (null where it has
+            none), the number of positions where it fires, and out of how many.
         """
         Change(bed.kind, strength)  # refuses what is not finite
         now = bed.edits(steering, strength, bed.batch)
@@ -190,8 +207,8 @@ class SteerAsk:
 
     def _held(self, bed: Bed, steering: Steering) -> dict[str, Any]:
         x = self.loaded.subject.run(bed.batch, [self._reads])[self._reads]
-        keep = trained_rows(self.loaded.subject, bed.batch, self._reads).to(x.device)
-        amounts = steering.parts.read(x[keep].float())[0][:, 0]
+        marked = bed.at.mark(bed.rows(bed.batch)).to(x.device)
+        amounts = steering.parts.read(x[marked].float())[0][:, 0]
         if not len(amounts):
             raise InputsError("nothing here has a vector that the dictionary reads.")
         value, latent = float(amounts.max()), int(steering.name.split()[-1])
@@ -200,13 +217,15 @@ class SteerAsk:
             "value": rounded(value),
             "share": None if share is None else rounded(share),
             "n": int((amounts > 0).sum()),
+            "of": len(amounts),
         }
 
     def _written(self, bed: Bed, steering: Steering, strength: float | None) -> str:
         """Return the likeliest text after the one that was brought; untouched if there is no strength."""
+        writing = bed.writing()
 
         def edits(text: Batch) -> Mapping[str, Any]:
-            return {} if strength is None else bed.edits(steering, strength, text)
+            return {} if strength is None else writing.edits(steering, strength, text)
 
         tokens = generate(self.loaded.subject, bed.batch, edits, N_TOKENS)
         tokenizer: Any = getattr(self.loaded.subject, "tokenizer", None)

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from sae.dictionaries.codes import Codes
 from sae.errors import EvaluationError, nearest
+from sae.evaluation.weights import Weights
 from sae.lab.change.interventions import Change, Parts, vector_parts
 from sae.lab.change.panel import Panel, coded_parts, panel_codes
 from sae.lab.workbench import Workbench
 
 LATENTS = ("latent", "latent by effect")
 RIVALS = ("difference of means", "linear probe", "best neuron", "neuron by effect", "random latent")
+DIRECTIONS = ("difference of means", "linear probe", "best neuron")
 METHODS = (*LATENTS, *RIVALS)
 TRIED = 16
 """Units with the largest area among which the one with the largest effect is looked for."""
@@ -65,10 +67,25 @@ class Candidates:
             return coded_parts(dictionary, codes, self.random(1, label))
         if method in ("best neuron", "neuron by effect"):
             n = 1 if method == "best neuron" else min(TRIED, dictionary.d_in)
-            tried = self.bench.neurons.auc[0][:, label].topk(n).indices.tolist()
+            tried = self.neurons(concept, n)
             return vector_parts(torch.eye(dictionary.d_in)[[self._strongest(concept, tried, latents=False)]])
         vectors = {"difference of means": self._differences, "linear probe": self._probes}[method]
         return vector_parts(vectors[[label]], self._centre)
+
+    def neurons(self, concept: str, n: int) -> list[int]:
+        """Return the n neurons with the largest area for a concept, best first."""
+        return self.bench.neurons.auc[0][:, self._found(concept)].topk(n).indices.tolist()
+
+    def directions(self, concept: str) -> dict[str, Float[Tensor, " d_in"]]:
+        """Return directions to write a concept along, by every method that takes no latent: the same as in `parts`.
+
+        Only what one concept needs is worked out; its probe is fitted alone.
+        """
+        sample, label = self.bench.sample, self._found(concept)
+        column = sample.table.columns[sample.match][:, [label]]
+        neuron = int(self.bench.neurons.halves[0].auc(Weights.of(column))[:, 0].argmax())
+        vectors = (self._differences[label], probes(self._means, column)[0], torch.eye(sample.x.shape[1])[neuron])
+        return dict(zip(DIRECTIONS, vectors, strict=True))
 
     def _strongest(self, concept: str, units: list[int], latents: bool) -> int:
         """Return the unit whose removal lowers a concept's score most on the half to match on."""

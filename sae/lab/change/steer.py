@@ -1,15 +1,16 @@
 """Clamp, scale, add or remove a latent and watch what the subject answers: dose and response, beside controls.
 
-The response is the probability of one answer, over examples of the half to score on; the cost is how far all answers
-move, KL(clean || steered). Controls write just as long vectors at the same positions, along the directions of random
-latents and along random ones. The answer that is watched is, unless one is named, the one that the latent moves most on
-the other half; as every direction moves something, each random latent also gets its own answer, chosen the same way.
+The response is the probability of one answer; the cost is how far all answers move, KL(clean || steered). Doses are
+chosen on one half of the examples and scored on the other, the latent's and each control's alike. Controls write just
+as long vectors at the same positions, along the directions of random latents, along random ones, and along raw neurons.
+The answer that is watched is, unless one is named, the one that the latent moves most on the half to choose on; as
+every direction moves something, each random latent also gets its own answer, chosen the same way. Where inputs have
+labels, other directions of the same concept stand beside the latent, at the same length and at the same cost: a
+difference of means, a linear probe and the best single neuron.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -17,20 +18,21 @@ from torch import Tensor
 
 from sae import log
 from sae.errors import ConfigError, nearest
-from sae.evaluation.pictures import style
 from sae.evaluation.sample import Sample, Units
-from sae.features.live.given import Texts, frame_of
+from sae.features.live.given import Texts, frame_at
 from sae.lab.change.answers import Answers, answers_of, examples, generate
-from sae.lab.change.doses import Bed, Steering, doses, moved_most
-from sae.lab.change.interventions import At, Kind, Unit, check_latents, latent_parts, places, unit_in_activation
-from sae.lab.finding import Finding, Picture
+from sae.lab.change.beside import CONTROLS, Rival, concept_of, controls
+from sae.lab.change.doses import Bed, Response, Steering
+from sae.lab.change.interventions import Kind, Unit, check_latents, latent_parts, places, unit_in_activation
+from sae.lab.change.positions import At
+from sae.lab.change.steered import Steered
+from sae.lab.finding import Finding
 from sae.lab.workbench import Workbench, WorkbenchConfig
 from sae.subjects.base import Edit
 from sae.tensors import Batch
 
 TOP = 5
 """Answers that are listed."""
-CONTROLS = ("random latents", "random directions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,10 @@ class Config(WorkbenchConfig):
     stream where it writes; those of scale and remove are factors."""
     strengths: tuple[float, ...] = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 4.0)
     """Doses, rising."""
-    at: At = "all"
-    """Positions: all that dictionaries are trained on, or only those where it fires."""
+    at: tuple[int | str, ...] = ("all",)
+    """Positions: all, firing (those where it fires), numbers from 0 or from the end such as 3 -1, ranges such as 0:4
+    or -2:, cls for a class token; firing with numbers takes those of them where it fires. Written on, a text keeps the
+    prompt's, and new tokens change with all, firing, and ranges without an end."""
     target: str | None = None
     """The answer to watch: a token, with its space, or a class; if not given the one moved most on the other half."""
     prompt: str | None = None
@@ -57,7 +61,7 @@ class Config(WorkbenchConfig):
     n_examples: int = 24
     """Examples of each half, drawn at random."""
     n_controls: int = 8
-    """Random latents, and as many random directions."""
+    """Random latents, and as many random directions and random neurons."""
     n_tokens: int = 24
     """To write after the prompt."""
     temperature: float = 0.8
@@ -67,39 +71,45 @@ class Config(WorkbenchConfig):
         super().__post_init__()
         if len(self.strengths) < 2 or list(self.strengths) != sorted(set(self.strengths)):
             raise ConfigError(f"strengths: must be two or more and rise, got {self.strengths}.")
+        At.of(self.at)
         for name in ("n_examples", "n_controls", "n_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}.")
 
 
 def run(config: Config) -> Finding:
-    """Steer a latent and its controls over all doses."""
+    """Steer a latent and what stands beside it over all doses."""
     bench = Workbench.open(config)
     check_latents(bench.dictionary, [config.latent])
     reads, writes = places(bench.dictionary)
     answers, sample = answers_of(bench, writes), bench.any_sample
+    shown = None if config.prompt is None and config.picture is None else _brought(bench, config)
     beds = [
-        Bed(bench.subject, answers, batch, reads, writes, config.kind, config.at)
+        Bed(bench.subject, answers, batch, reads, writes, config.kind, At.of(config.at))
         for batch in _halves(bench, sample, config.n_examples)
     ]
-    own, controls = steerings(bench, sample, config)
-    last = config.strengths[-1]
-    target = moved_most(beds[0], own, last) if config.target is None else _target(answers, beds[0], config.target)
-    rows: list[dict[str, Any]] = doses(beds[1], own, config.strengths, target)
-    if config.prompt is not None or config.picture is not None:
-        shown = _brought(bench, config)
-        for row in rows:
-            row |= _shown(beds[1], own, row["strength"], shown, config)
-    others = [
-        doses(beds[1], one, config.strengths, target)
-        for kind in CONTROLS for one in log.track(controls[kind], kind)
-    ]  # fmt: skip
-    rises = [_own_rise(beds, one, last) for one in controls[CONTROLS[0]]]
-    return finding(rows, others, rises, answers.name(target), bench.about)
+    own, random = steerings(bench, sample, config)
+    latent = Response.of(beds, own, config.strengths)
+    answer = latent.matched.moved_most() if config.target is None else _target(answers, beds[0], config.target)
+    rows = latent.scored.rows(answer)
+    for row in rows if shown is not None else []:
+        row |= _shown(replace(beds[1], batch=shown), own, row["strength"], config)
+    responses = {
+        kind: [Response.of(beds, one, config.strengths) for one in log.track(group, kind)]
+        for kind, group in random.items()
+    }
+    own_moves = [one.move(one.matched.moved_most()) for one in responses[CONTROLS[0]]]
+    concept, rivals = concept_of(bench, answers.name(answer), config.latent), []
+    if not isinstance(concept, str):
+        candidates, concept = concept
+        along = [own.along(*named) for named in candidates.directions(concept).items()]
+        rivals = [Rival.of(beds, own, latent, one, answer) for one in log.track(along, f"directions of {concept}")]
+    found = Steered(answer, answers.name(answer), latent, responses, own_moves, concept, rivals)
+    return found.finding(rows, bench.about)
 
 
 def steerings(bench: Workbench, sample: Sample, config: Config) -> tuple[Steering, dict[str, list[Steering]]]:
-    """Return a latent and its controls, which write as much at the same positions.
+    """Return a latent and its random controls, which write as much at the same positions.
 
     Raises:
         ConfigError: the latent never fires in the sample and strengths count its maximum, or no other latent fires.
@@ -114,62 +124,10 @@ def steerings(bench: Workbench, sample: Sample, config: Config) -> tuple[Steerin
     if config.kind in ("add", "clamp"):
         unit = unit_in_activation(dictionary, config.latent, config.unit, float(maxima[config.latent]), mean_norm)
     own = Steering(f"latent {config.latent}", latent_parts(dictionary, [config.latent]), unit)
-    generator = torch.Generator().manual_seed(bench.seed)
-    alive = (n_fired > 0).nonzero()[:, 0]
-    alive = alive[alive != config.latent]
-    if not len(alive):
+    fired = [latent for latent in (n_fired > 0).nonzero()[:, 0].tolist() if latent != config.latent]
+    if not fired:
         raise ConfigError("no other latent fires in the sample, so there is no control.")
-    latents = alive[torch.randperm(len(alive), generator=generator)[: config.n_controls]].tolist()
-    directions = torch.randn(config.n_controls, dictionary.d_out, generator=generator)
-    decoder = dictionary.W_dec.detach().float()
-    return own, {
-        CONTROLS[0]: [own.along(f"latent {one}", decoder[one]) for one in latents],
-        CONTROLS[1]: [own.along(f"direction {number}", one.to(decoder)) for number, one in enumerate(directions)],
-    }
-
-
-def finding(
-    rows: Sequence[dict[str, Any]],
-    others: Sequence[Sequence[Mapping[str, Any]]],
-    rises: Sequence[float],
-    target: str,
-    about: Mapping[str, Any],
-) -> Finding:
-    """Return the finding of a latent's doses beside those of controls.
-
-    Args:
-        rows: of the latent.
-        others: of every control, random latents first.
-        rises: by how much each random latent moves its own answer at the largest dose.
-        target: the answer's name.
-        about: hashes of what it was found on.
-    """
-    responses = torch.tensor([[row["probability"] for row in one] for one in others], dtype=torch.float64)
-    costs = torch.tensor([[row["kl"] for row in one] for one in others], dtype=torch.float64)
-    clean = min(rows, key=lambda row: row["kl"])["probability"]
-    moves = (responses - clean).abs().quantile(0.95, dim=0)
-    most = max(range(len(rows)), key=lambda n: abs(rows[n]["probability"] - clean))
-    best = rows[most]
-    own_move = float(torch.tensor(rises, dtype=torch.float64).abs().median())
-    above = abs(best["probability"] - clean) > float(moves[most])
-    figures = {
-        "clean probability": clean,
-        "steered probability": best["probability"],
-        "at strength": best["strength"],
-        "kl, nats": best["kl"],
-        "move: controls' 95th percentile": float(moves[most]),
-        "kl: controls' median": float(costs[:, most].median()),
-        "move of their own answer: random latents' median": own_move,
-    }
-    verdict = (
-        f"Strength {best['strength']:g} moves the probability of {target!r} from {clean:.3f} to "
-        f"{best['probability']:.3f} at {best['kl']:.2f} nats; 95 % of controls that write as much move it by at most "
-        f"{float(moves[most]):.3f}"
-        + (", less than the latent." if above else ": not distinguishable from them.")
-        + f" A random latent typically moves an answer of its own by {own_move:.3f}."
-    )
-    picture = _picture(rows, others, target)
-    return Finding("steer", about, figures, rows, verdict, {"lab-steer": picture})
+    return own, controls(bench, own, fired, config.n_controls)
 
 
 def _halves(bench: Workbench, sample: Sample, n: int) -> list[Batch]:
@@ -189,11 +147,6 @@ def _target(answers: Answers, bed: Bed, name: str) -> int:
     return names.index(name)
 
 
-def _own_rise(beds: Sequence[Bed], steering: Steering, strength: float) -> float:
-    target = moved_most(beds[0], steering, strength)
-    return float(beds[1].steered(steering, strength)[0][target] - beds[1].clean[:, target].exp().mean())
-
-
 def _brought(bench: Workbench, config: Config) -> Batch:
     """Return the text or the picture that the config names.
 
@@ -208,50 +161,21 @@ def _brought(bench: Workbench, config: Config) -> Batch:
     if config.picture is None:
         assert config.prompt is not None
         return Texts(bench.subject, bench.inputs).batch([config.prompt])
-    return Batch(first_example=0, images=frame_of(config.picture.read_bytes(), bench.subject)[None])
+    return Batch(first_example=0, images=frame_at(config.picture, bench.subject)[None])
 
 
-def _shown(bed: Bed, steering: Steering, strength: float, batch: Batch, config: Config) -> dict[str, str]:
+def _shown(bed: Bed, steering: Steering, strength: float, config: Config) -> dict[str, str]:
     """Return the likeliest answers to what was brought, and what is written on after it."""
+    with torch.no_grad():
+        odds = bed.answers.log_probs(bed.batch, bed.edits(steering, strength, bed.batch), every=None)[0].exp()
+    best = [f"{bed.answers.name(int(n))!r} {p:.2f}" for p, n in zip(*odds.topk(min(TOP, len(odds))), strict=True)]
+    found, writing = {"answers": ", ".join(best)}, bed.writing()
 
     def change(text: Batch) -> dict[str, Edit]:
-        return bed.edits(steering, strength, text)
+        return writing.edits(steering, strength, text)
 
-    with torch.no_grad():
-        odds = bed.answers.log_probs(batch, change(batch), every=None)[0].exp()
-    best = [f"{bed.answers.name(int(n))!r} {p:.2f}" for p, n in zip(*odds.topk(min(TOP, len(odds))), strict=True)]
-    found = {"answers": ", ".join(best)}
     if bed.subject.kind == "language":
         for name, temperature in (("likeliest", 0.0), ("sampled", config.temperature)):
-            tokens = generate(bed.subject, batch, change, config.n_tokens, temperature, config.seed)
+            tokens = generate(bed.subject, bed.batch, change, config.n_tokens, temperature, config.seed)
             found[name] = bed.subject.tokenizer.decode(tokens)
     return found
-
-
-def _picture(rows: Sequence[Mapping[str, Any]], others: Sequence[Sequence[Mapping[str, Any]]], target: str) -> Picture:
-    columns = ("steered", "strength", "probability", "kl")
-    flat = [{name: row[name] for name in columns} for one in (rows, *others) for row in one]
-
-    def draw() -> Any:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.2, 3.9), layout="constrained")
-        for axes, column in zip(figure.subplots(1, 2), ("probability", "kl"), strict=True):
-            half = len(others) // 2
-            for number, (name, group) in enumerate(zip(CONTROLS, (others[:half], others[half:]), strict=True), 1):
-                values = torch.tensor([[row[column] for row in one] for one in group])
-                low, middle, high = values.quantile(torch.tensor([0.05, 0.5, 0.95]), dim=0)
-                strengths, colour = [row["strength"] for row in rows], style(number)["color"]
-                axes.fill_between(strengths, low, high, color=colour, alpha=0.2, linewidth=0)
-                axes.plot(strengths, middle, color=colour, linewidth=1, label=f"{name}, median and 90 %")
-            own = [(row["strength"], row[column]) for row in rows]
-            axes.plot(*zip(*own, strict=True), label=rows[0]["steered"], linewidth=1.6, markersize=5, **style(0))
-            axes.set(xlabel="strength", ylim=(0, None))
-            axes.spines[["top", "right"]].set_visible(False)
-        left, right = figure.axes
-        left.set_title(f"probability of {target!r}", fontsize=9, loc="left")
-        right.set_title("cost: KL(clean || steered), nats", fontsize=9, loc="left")
-        left.legend(frameon=False, fontsize=8)
-        return figure
-
-    return Picture(draw, flat, "Means over held-out examples; controls write as long vectors at the same positions.")

@@ -95,8 +95,10 @@ def strings_of(bench: Workbench, path: Path | None, seed: int) -> Strings:
     known = trained_vocabulary(bench.subject.id)
     if path is None:
         return Strings.of(names, (*(word for word in known or () if len(word) > 2), *PLAIN_WORDS), known, seed)
-    words = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    words = [word.strip() for word in words if word.strip()]
+    try:
+        words = [word.strip() for word in path.read_text(encoding="utf-8").split("\n") if word.strip()]
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InputsError(f"words: {path} is no file with a word on a line: {cause}.") from cause
     if not words:
         raise InputsError(f"words: {path} is no file with a word on a line.")
     return Strings.of(names, words, known, seed)

@@ -7,8 +7,8 @@ import { drawCurve } from "./steer_curve.js";
 const REST = 250;
 const STEPS = 40;
 const KINDS = {
-  add: ["add", "so many of its maxima are added at every position"],
-  clamp: ["clamp", "its activation is set to so many of its maxima everywhere"],
+  add: ["add", "so many of its maxima are added"],
+  clamp: ["clamp", "its activation is set to so many of its maxima, also where it is silent"],
   scale: ["scale", "its activation is multiplied where it fires"],
   remove: ["remove", "so large a share of its activation is taken out; 2 turns it round"],
 };
@@ -23,22 +23,27 @@ export async function drawSteer({ source, about, kind, index }) {
 }
 
 function panel(source, ask, card, latent) {
-  const state = { input: null, kind: "add", strength: 2, curve: null };
+  const state = { input: null, kind: "add", strength: 2, at: "all", curve: null };
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const tell = (error) => { problem.textContent = error?.message ?? ""; problem.hidden = !error; };
+  const tell = (error) => {
+    problem.textContent = error?.message ?? "";
+    problem.hidden = !error;
+    places?.field.setAttribute("aria-invalid", String(Boolean(error?.message.startsWith("at:"))));
+  };
   const held = h("p", { class: "note", "aria-live": "polite" }), answers = h("div", { class: "answers-of" }), curve = h("div"), verdict = h("p", { class: "finding" });
   const waiting = h("p", { class: "waiting", hidden: true }, "Asking the model…");
   const result = h("div", { class: "steered", hidden: true }, h("div", null, held, answers), h("div", null, h("h2", null, "Dose and response"), curve, verdict));
-  const question = (more) => ({ latent, kind: state.kind, strength: state.strength, ...state.input, ...more });
+  const question = (more) => ({ latent, kind: state.kind, strength: state.strength, at: state.at, ...state.input, ...more });
   const failed = (error) => { tell(error); result.hidden = waiting.hidden = true; };
   const one = latest((asked) => source.ask("steer", asked), (answer) => { tell(null); result.hidden = false; waiting.hidden = true; held.textContent = toldOf(answer, state); answers.replaceChildren(...drawAnswers(answer)); }, failed);
   const all = latest((asked) => source.ask("steer", asked), (found) => { state.curve = drawCurve(found); curve.replaceChildren(state.curve.element); state.curve.mark(state.strength); verdict.textContent = toldOfCurve(found, state.kind); }, failed);
   const put = () => { if (!state.input) return; waiting.hidden = !result.hidden; one.ask(question()); };
   const putAll = () => { if (!state.input) return; put(); all.ask(question({ curve: true })); };
   const doses = doseControls(ask, state, { moved: () => { state.curve?.mark(state.strength); }, rested: debounced(put, 60), changed: putAll });
+  const places = placeField(ask, (at) => { state.at = at; putAll(); });
   const take = (input) => { state.input = input; putAll(); };
   const given = ask.takes === "image" ? pictureField(source, ask, card, take, tell) : textField(ask, card, take, () => { state.input = null; one.forget(); all.forget(); result.hidden = true; tell(null); });
-  return h("div", { class: "part" }, h("div", { class: "given" }, given, doses), problem, waiting, result);
+  return h("div", { class: "part" }, h("div", { class: "given" }, given, h("div", null, doses, places?.element)), problem, waiting, result);
 }
 
 /** The kind of change and its dose. */
@@ -61,6 +66,18 @@ function doseControls(ask, state, { moved, rested, changed }) {
   } }, KINDS[kind][0]));
   set();
   return h("div", { class: "doses" }, h("div", { class: "orders", role: "group", "aria-label": "kind of change" }, buttons), h("p", { class: "dose-line" }, slider, shown), says);
+}
+
+/** Where the change is made; nothing to choose where there is one position. */
+function placeField({ positions, writes_on }, chosen) {
+  if (positions && positions.first === positions.last) return null;
+  const field = h("input", { type: "text", value: "all", spellcheck: "false", autocomplete: "off", maxlength: 200, "aria-describedby": "at-says" });
+  field.addEventListener("input", debounced(() => chosen(field.value.trim() || "all"), REST));
+  const code = (word) => h("code", null, word), { first, last, cls } = positions ?? {};
+  const counted = positions ? [` from ${first} to ${last}, ${cls ? "the class token and then " : ""}row by row`] : [", tokens from 0, the beginning of the text among them"];
+  const says = h("p", { class: "note", id: "at-says" }, code("all"), ", ", code("firing"), " (where it fires)", cls ? [", ", code("cls")] : null, ", numbers such as ", code("3 -1"), " or ranges such as ", code("0:4"), counted, ".",
+    writes_on ? [" New tokens change with ", code("all"), ", ", code("firing"), " and ranges without an end, such as ", code("4:"), "."] : null);
+  return { field, element: h("div", { class: "at" }, h("label", null, h("span", null, "at"), field), says) };
 }
 
 function textField(ask, card, take, clear) {
@@ -90,9 +107,9 @@ function pictureField(source, ask, card, take, tell) {
   return h("div", { class: "pictures-of" }, frame, h("div", null, choices.length ? [h("p", { class: "note" }, "At random, and where it fires most:"), h("div", { class: "choices" }, choices)] : null, zone, h("p", { class: "note" }, `${ask.formats.join(", ")}; it stays on this machine.`)));
 }
 
-function toldOf({ held, kl }, { kind }) {
-  const silent = held.n === 0;
-  const fires = silent ? "The latent is silent here" : `Untouched, the latent reaches ${fixed(held.value)} here${held.share === null ? "" : `, ${share(held.share)} of its maximum`}`;
+function toldOf({ held, kl }, { kind, at }) {
+  const silent = held.n === 0, here = at === "all" ? "here" : `at ${held.of === 1 ? "this position" : `these ${number(held.of)} positions`}`;
+  const fires = silent ? `The latent is silent ${here}` : `Untouched, the latent reaches ${fixed(held.value)} ${here}${held.share === null ? "" : `, ${share(held.share)} of its maximum`}`;
   return `${fires}${silent && (kind === "scale" || kind === "remove") ? ", so this changes nothing" : ""}. Cost: all answers move by ${fixed(kl)} nats.`;
 }
 
