@@ -1,10 +1,13 @@
 """Ablation and lesions of planted concepts, and the commands on small real subjects."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from live_catalogs import image_catalog
 from planted import N_CLASSES, OTHER, OWN, bench
 from test_panel import probability
@@ -12,8 +15,8 @@ from test_panel import probability
 from sae import cli
 from sae.errors import ConfigError
 from sae.lab.change import ablate, lesion
-from sae.lab.change.ablate import Removal, removals, share_at_cost
 from sae.lab.change.panel import open_panel
+from sae.lab.change.removals import COST, NEAR, STEPS, Removal, at_cost, removals
 from sae.lab.change.rivals import METHODS, RIVALS, Candidates
 
 
@@ -39,13 +42,39 @@ def test_what_lowers_others_as_much_is_not_selective() -> None:
     assert one.row()["selective"] == 0.25 and one.row()["own fall"] == pytest.approx(0.7 / 4)
 
 
-def test_the_share_that_costs_as_much_lies_between_those_tried() -> None:
-    nothing = torch.zeros(2, dtype=torch.float64)
-    tried = [Removal("x", share, nothing, nothing, nothing, nothing + cost) for share, cost in ((1, 0.1), (2, 0.3))]
-    assert share_at_cost(tried, 0.05) == pytest.approx(0.5)
-    assert share_at_cost(tried, 0.2) == pytest.approx(1.5)
-    assert share_at_cost(tried, 0.9) == 2
-    assert share_at_cost(tried, 0.0) == 0
+def search(costs_of: Callable[[float], float], cost: float) -> tuple[Removal, int]:
+    """Return what is found for a control whose cost is a function of the share, and how many shares it took."""
+    nothing, shares = torch.zeros(2, dtype=torch.float64), []
+
+    def measure(share: float) -> Removal:
+        shares.append(share)
+        return Removal("x", share, nothing, nothing, nothing, nothing + costs_of(share))
+
+    tried = [measure(share) for share in (0.5, 1.0, 2.0)]
+    return at_cost(measure, tried, cost), len(shares) - len(tried)
+
+
+@settings(max_examples=200)
+@given(st.floats(0.6, 3), st.floats(1e-4, 1), st.floats(0.02, 3))
+def test_controls_cost_no_more_and_hardly_less_than_asked(power: float, scale: float, share: float) -> None:
+    cost = scale * share**power
+    found, n_measured = search(lambda share: scale * share**power, cost)
+    own = found.row()[COST]
+    assert n_measured <= STEPS + 1 and own <= cost
+    assert own == pytest.approx(scale * found.share**power)
+    assert own >= NEAR * cost or found.share == 2.0, "only the largest share may be cheaper"
+
+
+def test_the_largest_share_that_is_cheap_enough_is_taken() -> None:
+    assert search(lambda share: 0.0, 0.0)[0].share == 2.0, "what costs nothing is removed as far as it goes"
+    dips = {0.5: 0.002, 1.0: 0.0005, 2.0: 0.0006}
+    passed, n_measured = search(dips.__getitem__, 0.001)
+    assert passed.share == 2.0 and n_measured == 0, "a smaller share that costs more is passed"
+    assert search(lambda share: 1e-4 * share, 0.01)[0].share == 2.0
+    dear, n_measured = search(lambda share: 0.1, 0.01)
+    assert dear.share == 0 and n_measured == STEPS + 1 and dear.row()["own fall"] == 0
+    step, _ = search(lambda share: 0.1 * (share > 0.7), 0.0)
+    assert 0.5 < step.share <= 0.7, "between shares of no cost and of too much it is halved"
 
 
 def test_lesions_of_planted_concepts_take_one_latent() -> None:

@@ -21,6 +21,7 @@ from sae.lab.change.interventions import Change
 from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes
 from sae.lab.change.rivals import Candidates
 from sae.lab.finding import Finding, Picture
+from sae.lab.spread import Spread
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 ORDERS = ("best latents", "random latents", "random firing latents")
@@ -179,13 +180,34 @@ def finding(
         kept = [size for size, one in zip(bits, values, strict=True) if one.double().mean() <= 0.05]
         if kept:
             figures[f"bits that keep 95 % of concepts: {what}"] = min(kept)
-    own, strict = medians[ORDERS[0]], medians[ORDERS[2]]
-    verdict = (
-        f"Half of {n} concepts are lost once {_count(own, found)} of their best latents are gone; of random latents "
-        f"among those that fire on their items it takes {_count(strict, found)}"
-        + ("." if own < strict else ": which latents go makes no difference.")
-    )
+    sooner = Spread.of(torch.sign(_capped(found, ORDERS[2]) - _capped(found, ORDERS[0])))
+    figures |= sooner.figures("lost sooner less later by best latents than by random firing latents")
+    verdict = say(n, *(_count(medians[order], found) for order in (ORDERS[0], ORDERS[2])), sooner)
     return Finding("lesion", about, figures, rows, verdict, {"lab-lesion": _picture(rows, bits)})
+
+
+def say(n: int, best: str, firing: str, sooner: Spread) -> str:
+    """Return the verdict: medians as they are, and the sizes compared concept by concept.
+
+    Args:
+        n: concepts.
+        best: how many of their best latents lose half of them.
+        firing: how many random latents of those that fire do.
+        sooner: share of concepts that fewer of the best than of the others lose, less the share that more lose.
+    """
+    if not sooner.apart_from(0):
+        told = "which latents go makes no difference that can be told"
+    else:
+        told = f"the best ones lose {'more' if sooner.mean > 0 else 'fewer'} of them sooner"
+    return (
+        f"Half of {n} concepts are lost once {best} of their best latents are gone; of random latents among those that "
+        f"fire on their items it takes {firing}: {told} (sooner less later {sooner})."
+    )
+
+
+def _capped(found: Lesions, order: str) -> Float[Tensor, " concepts"]:
+    """Return how many it takes, those that are never lost counting as one size more than any."""
+    return found.needed(order).clamp(max=max(found.counts) + 1)
 
 
 def _count(median: float, found: Lesions) -> str:

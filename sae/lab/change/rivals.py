@@ -16,19 +16,21 @@ from sae.lab.workbench import Workbench
 LATENTS = ("latent", "latent by effect")
 RIVALS = ("difference of means", "linear probe", "best neuron", "neuron by effect", "random latent")
 METHODS = (*LATENTS, *RIVALS)
+BY_EFFECT = ("latent by effect", "neuron by effect")
 TRIED = 16
-"""Units with the largest area among which the one with the largest effect is looked for."""
+"""Units, the best by area, among which the one with the largest effect is looked for."""
 PROBE_STEPS, PROBE_DECAY = 100, 1e-3
 
 
 class Candidates:
     """The part of every concept by every method, chosen on the half of the sample to match on.
 
-    Latents and neurons are those with the largest area under the ROC curve, or, "by effect", of the 16 with the largest
-    area the one whose removal lowers the concept's score most on a panel of the half to match on; a difference of means
-    is that of the concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on
-    the standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is
-    set to zero.
+    A latent is the one with the largest area under the ROC curve, a neuron the one whose area is farthest from a half:
+    on which side of zero it tells the concept makes no difference to a removal. "By effect" it is, of the 16 best so,
+    the one whose removal lowers the concept's score most on a panel of the half to match on; a concept without items
+    there has none. A difference of means is that of the concept's vectors and all, and a probe the weights of a
+    logistic regression, one for each concept, on the standardised mean vector of each item. Directions are projected
+    out towards the mean of all vectors; a neuron is set to zero.
 
     Args:
         bench: what is chosen from.
@@ -55,6 +57,16 @@ class Candidates:
         generator = torch.Generator().manual_seed(self.bench.seed * 100_003 + number)
         return alive[torch.randperm(len(alive), generator=generator)[:n]].tolist()
 
+    def neurons(self, concept: str, n: int) -> list[int]:
+        """Return the n neurons that tell a concept best, on either side, best first."""
+        return (self.bench.neurons.auc[0][:, self._found(concept)] - 0.5).abs().topk(n).indices.tolist()
+
+    def can_choose(self, method: str, concept: str) -> bool:
+        """Whether there are items to choose a concept's part on; by effect, on the panel to choose on."""
+        if self.label(concept) is None:
+            return False
+        return method not in BY_EFFECT or bool(self._matched.member[:, self._matched.names.index(concept)].any())
+
     def parts(self, method: str, concept: str, codes: Codes) -> Parts:
         """Return what a method takes for the part of a concept, in rows whose codes are known."""
         label, dictionary = self._found(concept), self.bench.dictionary
@@ -63,10 +75,10 @@ class Candidates:
             return coded_parts(dictionary, codes, [self._strongest(concept, tried, latents=True)])
         if method == "random latent":
             return coded_parts(dictionary, codes, self.random(1, label))
-        if method in ("best neuron", "neuron by effect"):
+        if "neuron" in method:
             n = 1 if method == "best neuron" else min(TRIED, dictionary.d_in)
-            tried = self.bench.neurons.auc[0][:, label].topk(n).indices.tolist()
-            return vector_parts(torch.eye(dictionary.d_in)[[self._strongest(concept, tried, latents=False)]])
+            unit = self._strongest(concept, self.neurons(concept, n), latents=False)
+            return vector_parts(torch.eye(dictionary.d_in)[[unit]])
         vectors = {"difference of means": self._differences, "linear probe": self._probes}[method]
         return vector_parts(vectors[[label]], self._centre)
 
@@ -80,8 +92,7 @@ class Candidates:
         return self._strongest_of[key]
 
     def _by_effect(self, concept: str, units: list[int], latents: bool) -> int:
-        assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
-        panel, dictionary = self.matched.of(self.matched.names.index(concept)), self.bench.dictionary
+        panel, dictionary = self._matched.of(self._matched.names.index(concept)), self.bench.dictionary
         codes = panel_codes(panel, dictionary)
         falls = []
         for unit in units:
@@ -90,6 +101,11 @@ class Candidates:
             )
             falls.append(float((panel.clean - panel.changed(parts, Change("remove")))[:, 0].mean()))
         return units[max(range(len(units)), key=falls.__getitem__)]
+
+    @property
+    def _matched(self) -> Panel:
+        assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
+        return self.matched
 
     @cached_property
     def _centre(self) -> Float[Tensor, " d_in"]:
