@@ -122,6 +122,14 @@ def test_edits_at_every_hookpoint(name, subjects):
         assert not torch.allclose(zeroed, untouched, atol=1e-4), hookpoint
 
 
+def test_what_an_edit_returns_goes_where_the_model_is(tiny_folders):
+    subject, batch = load_module.load(f"language:{tiny_folders['gpt2']}"), batch_of()
+    subject.model.to("meta")
+    for hookpoint in subject.hookpoints():
+        logits = subject.forward(batch, {hookpoint: lambda x: torch.zeros(x.shape, dtype=torch.float64)})
+        assert logits.device.type == "meta" and logits.dtype == torch.float32, hookpoint
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_an_edit_of_the_middle_reaches_the_residual_stream(name, subjects):
     subject, read = subjects[name], {}

@@ -6,7 +6,7 @@ the concept's own items, which is the stricter control. The dictionary's error i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError
 from sae.evaluation.pictures import style
 from sae.lab.change.interventions import Change
-from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes
+from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes, summed
 from sae.lab.change.rivals import Candidates
 from sae.lab.finding import Finding, Picture
 from sae.lab.spread import Spread
@@ -105,10 +105,14 @@ def coarsened(values: Float[Tensor, "rows columns"], bits: int, dim: int) -> Flo
     There are 2^bits - 1 of them where nothing is negative, else 2^(bits - 1) - 1 on each side; one bit for both signs
     leaves zero alone.
     """
+    return _rounded(values, values.abs().amax(dim, keepdim=True), bits)
+
+
+def _rounded(values: Tensor, largest: Tensor, bits: int) -> Tensor:
     levels = 2**bits - 1 if bool((values >= 0).all()) else 2 ** (bits - 1) - 1
     if levels == 0:
         return torch.zeros_like(values)
-    step = values.abs().amax(dim, keepdim=True) / levels
+    step = largest / levels
     return torch.where(step > 0, (values / step).round() * step, values)
 
 
@@ -123,11 +127,12 @@ def coarse(panel: Panel, dictionary: Dictionary, what: str, bits: int) -> Float[
     if what == "neurons":
         centred = rows - rows.mean(0)
         return panel.moved(coarsened(centred, bits, 0) - centred)
-    codes = panel_codes(panel, dictionary)
-    dense, decoder = codes.dense().float(), dictionary.W_dec.float().cpu()
-    change = coarsened(dense, bits, 0) - dense if what == "codes" else dense
-    delta = change @ (decoder if what == "codes" else coarsened(decoder, bits, 1) - decoder)
-    return panel.moved(delta if codes.row_deviation is None else delta * codes.row_deviation)
+    codes, decoder = panel_codes(panel, dictionary), dictionary.W_dec.float().cpu()
+    if what == "decoder":
+        return panel.moved(summed(codes, coarsened(decoder, bits, 1) - decoder))
+    latent, values = codes.indices.long(), codes.values.float()
+    largest = torch.zeros(codes.d_sae).scatter_reduce_(0, latent, values.abs(), "amax")[latent]
+    return panel.moved(summed(replace(codes, values=_rounded(values, largest, bits) - values), decoder))
 
 
 def run(config: Config) -> Finding:

@@ -57,10 +57,6 @@ class Candidates:
         generator = torch.Generator().manual_seed(self.bench.seed * 100_003 + number)
         return alive[torch.randperm(len(alive), generator=generator)[:n]].tolist()
 
-    def neurons(self, concept: str, n: int) -> list[int]:
-        """Return the n neurons that tell a concept best, on either side, best first."""
-        return (self.bench.neurons.auc[0][:, self._found(concept)] - 0.5).abs().topk(n).indices.tolist()
-
     def can_choose(self, method: str, concept: str) -> bool:
         """Whether there are items to choose a concept's part on; by effect, on the panel to choose on."""
         if self.label(concept) is None:
@@ -75,12 +71,16 @@ class Candidates:
             return coded_parts(dictionary, codes, [self._strongest(concept, tried, latents=True)])
         if method == "random latent":
             return coded_parts(dictionary, codes, self.random(1, label))
-        if "neuron" in method:
+        if method in ("best neuron", "neuron by effect"):
             n = 1 if method == "best neuron" else min(TRIED, dictionary.d_in)
-            unit = self._strongest(concept, self.neurons(concept, n), latents=False)
-            return vector_parts(torch.eye(dictionary.d_in)[[unit]])
+            tried = self.neurons(concept, n)
+            return vector_parts(torch.eye(dictionary.d_in)[[self._strongest(concept, tried, latents=False)]])
         vectors = {"difference of means": self._differences, "linear probe": self._probes}[method]
         return vector_parts(vectors[[label]], self._centre)
+
+    def neurons(self, concept: str, n: int) -> list[int]:
+        """Return the n neurons that tell a concept best, on either side, best first."""
+        return (self.bench.neurons.auc[0][:, self._found(concept)] - 0.5).abs().topk(n).indices.tolist()
 
     def _strongest(self, concept: str, units: list[int], latents: bool) -> int:
         """Return the unit whose removal lowers a concept's score most on the half to match on."""
