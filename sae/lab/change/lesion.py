@@ -187,7 +187,8 @@ def finding(
             figures[f"bits that keep 95 % of concepts: {what}"] = min(kept)
     sooner = Spread.of(torch.sign(_capped(found, ORDERS[2]) - _capped(found, ORDERS[0])))
     figures |= sooner.figures("lost sooner less later by best latents than by random firing latents")
-    verdict = say(n, *(_count(medians[order], found) for order in (ORDERS[0], ORDERS[2])), sooner)
+    best, firing = (_count(medians[order], found) for order in (ORDERS[0], ORDERS[2]))
+    verdict = say(n, best, firing, sooner)
     return Finding("lesion", about, figures, rows, verdict, {"lab-lesion": _picture(rows, bits)})
 
 
