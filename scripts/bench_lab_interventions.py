@@ -17,6 +17,8 @@ SELECTIVE_TARGET = 0.5
 N_VECTORS = 48_000
 """All 12,000 images of the store: of fewer some concepts have too few to choose a latent on."""
 STEERED = "king"
+ABLATED = {"selective": "share", "own fall": "probability", "accuracy others lose": "share", "share removed": "share"}
+"""What is said of the latent and of every control where it costs others no more, and in which unit."""
 
 
 def figures(subject: str, store: Path, out: Path) -> list[Figure]:
@@ -28,9 +30,10 @@ def figures(subject: str, store: Path, out: Path) -> list[Figure]:
         gone = kept(lesion.run(lesion.Config(**common)), out / hookpoint)
         place = f"lab/{hookpoint}"
         found += [
-            Figure(f"{place}/{name.replace(': ', '/')}", value, "share", "neither")
+            Figure(f"{place}/{name.replace(': ', '/')}", value, unit, "neither")
+            for start, unit in ABLATED.items()
             for name, value in removed.figures.items()
-            if name.startswith("selective: ") and name != "selective: latent"
+            if name.startswith(f"{start}: ") and name != "selective: latent"
         ]
         found.append(
             Figure(

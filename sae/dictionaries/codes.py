@@ -59,6 +59,14 @@ class Codes:
         normalised_by = [None if one is None else one[rows] for one in (self.row_mean, self.row_deviation)]
         return Codes(offsets, self.indices[entries], self.values[entries], self.d_sae, *normalised_by)
 
+    def of_latents(self, latents: Sequence[int]) -> "Codes":
+        """Return the entries of some latents alone, in the same rows."""
+        wanted = torch.zeros(self.d_sae, dtype=torch.bool, device=self.indices.device)
+        wanted[list(latents)] = True
+        keep = wanted[self.indices.long()]
+        offsets = _offsets(keep.long())[self.offsets.long()]
+        return replace(self, offsets=offsets, indices=self.indices[keep], values=self.values[keep])
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.offsets) - 1

@@ -12,7 +12,7 @@ from sae.tensors import Batch, Rows
 
 Activation = Float[Tensor, "example pos d_in"]
 Edit = Callable[[Activation], Activation]
-"""Receives the activation at a hookpoint and returns what the subject goes on with."""
+"""Receives the activation at a hookpoint and returns what the subject goes on with, of any precision on any device."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ class LanguageSubject:
         def writer(name: str, edit: Edit) -> Visitor:
             def visitor(x: Tensor) -> Tensor | None:
                 in_place = self._places[name].in_place
-                new = edit(x.clone() if in_place else x).to(x.dtype)
+                new = edit(x.clone() if in_place else x).to(x)
                 if new.shape != x.shape:
                     raise SubjectError(f"{name}: an edit changed the shape {tuple(x.shape)} to {tuple(new.shape)}.")
                 if not in_place:

@@ -335,7 +335,7 @@ class ClipSubject:
             if new.shape != activation.shape:
                 found, expected = tuple(new.shape), tuple(activation.shape)
                 raise SubjectError(f"{self.id}: the edit at {name} returned shape {found} instead of {expected}.")
-            return new.to(activation.dtype)
+            return new.to(activation)
 
         return checked
 

@@ -48,6 +48,14 @@ def test_rows_of_several_codes_in_any_order(one: Tensor, two: Tensor, data: st.D
     assert torch.equal(codes.on(rows).dense(), dense[rows])
 
 
+@given(dense_codes(), st.data())
+def test_entries_of_some_latents_alone(dense: Tensor, data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.integers(0, dense.shape[1] - 1), unique=True))
+    alone = torch.zeros_like(dense)
+    alone[:, chosen] = dense[:, chosen]
+    assert torch.equal(Codes.from_dense(dense).of_latents(chosen).dense(), alone)
+
+
 def test_stored_zeros_do_not_fire() -> None:
     codes = Codes.from_topk(torch.tensor([[0, 2], [2, 1]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 3)
     assert codes.l0().tolist() == [1, 0]

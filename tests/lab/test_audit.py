@@ -1,8 +1,10 @@
 """An audit finds what pictures and subjects are made to hold, and nothing where they hold nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_judged import MARK, NAMES, bench
@@ -11,7 +13,7 @@ from sae.errors import ConfigError, EvaluationError, InputsError
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.bias.audit import Config, finding
 from sae.lab.bias.population import pairs, population
-from sae.lab.bias.removing import Knowing, left
+from sae.lab.bias.removing import Knowing, left, removals
 from sae.lab.bias.table import Audit, latent_titles
 from sae.lab.workbench import Workbench
 
@@ -66,6 +68,31 @@ def test_a_finding_says_both_and_is_saved(tmp_path: Path) -> None:
     found.save(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["verdict"] == found.verdict
     assert all((tmp_path / "out" / f"{name}.png").stat().st_size > 5000 for name in ("lab-audit", "lab-decision"))
+
+
+def test_a_value_that_the_half_to_choose_on_lacks_is_left_out_and_said(tmp_path: Path) -> None:
+    made = bench()
+    marks = np.zeros(len(made.inputs), dtype=np.int64)  # type: ignore[arg-type]
+    marks[[one for one in (~made.sample.match).nonzero()[:, 0].tolist() if made.inputs.thing[one] == 0][:3]] = 1  # type: ignore[attr-defined]
+    made.inputs.mark = marks  # type: ignore[attr-defined]
+    labels = made.inputs.labels(0, len(marks))  # type: ignore[attr-defined]
+    made.__dict__["sample"] = replace(made.sample, labels=labels, factors=labels)
+    audit = audited(made)
+    knowing, yes = Knowing(made.dictionary, audit.judged, 0), audit.judged.values.index("mark=yes")
+    assert not knowing.can_choose(yes) and set(left(knowing, audit.pairs["mark"], yes, 1, 0)) == {"nothing"}
+    found = finding(made, audit, Config(dictionary="toy", store=tmp_path, sensitive=("mark",), per_class=12))
+    assert "Not taken out, since the half to choose on lacks items with or without: mark=" in found.verdict
+    assert not any("without latents" in name or value != value for name, value in found.figures.items())
+
+
+def test_the_neurons_taken_out_are_those_that_tell_a_value_on_either_side() -> None:
+    audit, taken = audited(bench(lean=0.4)), []
+    knowing = Knowing(bench(lean=0.4).dictionary, audit.judged, 0)
+    for value in range(2):
+        rows = dict(removals(knowing, value, 1, 0))["best neurons"](audit.judged.x)
+        taken.append((rows != audit.judged.x).any(0).nonzero()[:, 0].tolist())
+    best = int((knowing.auc("neurons", 0)[0] - 0.5).abs().argmax())
+    assert taken == [[best], [best]], "what tells the mark tells its absence as well"
 
 
 def test_inputs_that_cannot_vary_are_audited_as_they_come(tmp_path: Path) -> None:

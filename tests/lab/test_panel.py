@@ -10,15 +10,17 @@ from planted import N_CLASSES, OTHER, OWN, PLACE, PlantedClip, bench, latent_of
 
 from sae.activations.store import Provenance
 from sae.dictionaries.topk import TopK, TopKConfig
-from sae.errors import ConfigError, EvaluationError
+from sae.errors import ConfigError, DictionaryError, EvaluationError
 from sae.evaluation.sample import Sample
 from sae.evaluation.toy_subjects import HOOKPOINT, ToyLanguage
 from sae.features.removal import copied
+from sae.lab.change import ablate
 from sae.lab.change.answers import TextClasses
 from sae.lab.change.interventions import Change, edits, latent_parts, vector_parts
 from sae.lab.change.panel import coded_parts, open_panel, panel_codes
 from sae.lab.change.positions import FIRING
-from sae.lab.change.rivals import METHODS, Candidates, probes
+from sae.lab.change.removals import removals
+from sae.lab.change.rivals import BY_EFFECT, METHODS, RIVALS, Candidates, probes
 from sae.lab.workbench import Workbench
 from sae.subjects.vision import ClipOutput
 from sae.tensors import Batch
@@ -105,6 +107,30 @@ def test_candidates_are_the_planted_directions() -> None:
         assert len(candidates.parts(method, "class 3", codes).directions) == 1
     with pytest.raises(EvaluationError, match=r"no label 'class 9'.*class"):
         candidates.latents("class 9", 1)
+
+
+def test_answers_without_latents_are_those_with_them_taken_out_one_by_one() -> None:
+    found = bench()
+    panel = open_panel(found, 4, 0)
+    codes = panel_codes(panel, found.dictionary)
+    deviation = torch.linspace(0.5, 2, len(codes))[:, None]
+    for normalised in (codes, replace(codes, row_mean=deviation, row_deviation=deviation)):
+        for latents in ([2], [0, 3], [3, 1, 0, 2]):
+            expected = panel.changed(coded_parts(found.dictionary, normalised, latents), Change("remove"))
+            assert torch.allclose(panel.without(found.dictionary, normalised, latents), expected, atol=1e-6)
+    with pytest.raises(DictionaryError, match="no latent 4"):
+        panel.without(found.dictionary, codes, [1, 4])
+
+
+def test_the_best_neuron_is_the_one_that_tells_most_on_either_side() -> None:
+    found = bench()
+    found.sample.x[:, 2] = -3.0 * (found.sample.rows.example % N_CLASSES == 1)
+    signed = found.neurons.auc[0][:, 1]
+    assert signed[2] == 0 and signed.max() < 1
+    candidates = Candidates(found, "thing")
+    assert candidates.neurons("class 1", 2)[0] == 2
+    codes = panel_codes(open_panel(found, 2, 0), found.dictionary)
+    assert candidates.parts("best neuron", "class 1", codes).directions.tolist() == [[0, 0, 1, 0]]
 
 
 def test_probes_separate_what_is_separable() -> None:
@@ -195,6 +221,25 @@ def test_a_panel_of_texts_scores_the_next_token_by_the_label_of_the_one_before()
     assert panel.halved(torch.tensor([-1.0, -1.0]), torch.tensor([-1.7, -1.6])).tolist() == [True, False]
     two = panel.of_families(["token"])
     assert two.names == panel.names
+
+
+def test_by_effect_a_concept_without_items_to_choose_on_has_no_part() -> None:
+    found = text_bench()
+    panel, matched = (open_panel(found, 0, 6, match=match) for match in (False, True))
+    member = matched.member.clone()
+    member[:, 2] = False
+    candidates = Candidates(found, None, replace(matched, member=member))
+    for method in METHODS:
+        assert candidates.can_choose(method, panel.names[2]) == (method not in BY_EFFECT)
+        assert candidates.can_choose(method, panel.names[1])
+    (by_effect,) = removals(panel, candidates, "latent by effect", [1.0])
+    (plain,) = removals(panel, candidates, "latent", [1.0])
+    assert by_effect.own.isnan().tolist() == [number == 2 for number in range(len(panel.names))]
+    assert not plain.own.isnan().any()
+    equal = dict.fromkeys(RIVALS, plain)
+    found_by = {**{method: [plain] for method in METHODS}, "latent by effect": [by_effect]}
+    figures = ablate.finding(panel, found_by, equal, {}, "score").figures
+    assert figures["of them too rare to choose for by effect"] == 1 and figures["of them too rare to choose for"] == 0
 
 
 def test_texts_answer_with_the_class_whose_images_are_nearest() -> None:

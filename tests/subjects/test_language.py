@@ -122,6 +122,26 @@ def test_edits_at_every_hookpoint(name, subjects):
         assert not torch.allclose(zeroed, untouched, atol=1e-4), hookpoint
 
 
+@pytest.mark.parametrize("hookpoint", ["hook_embed", "blocks.0.hook_resid_mid", "blocks.1.hook_resid_post"])
+def test_what_an_edit_returns_goes_where_the_model_is(hookpoint, subjects, monkeypatch):
+    subject, reached = subjects["gpt2"], []
+    visit = subject._visited
+
+    def visited(visitors):
+        """Show visitors what a model on another device would; what they return goes no further."""
+
+        def elsewhere(x):
+            away = x.to("meta")
+            found = visitors[hookpoint](away)
+            reached.append(away if found is None else found)
+
+        return visit({hookpoint: elsewhere})
+
+    monkeypatch.setattr(subject, "_visited", visited)
+    subject.forward(batch_of(), {hookpoint: lambda x: torch.zeros(x.shape, dtype=torch.float64)})
+    assert [(one.device.type, one.dtype) for one in reached] == [("meta", torch.float32)]
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
 def test_an_edit_of_the_middle_reaches_the_residual_stream(name, subjects):
     subject, read = subjects[name], {}

@@ -229,6 +229,18 @@ def test_edits(subjects, name):
         assert (image, text) == ((False, True) if point.startswith("visual") else (True, False)), point
 
 
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_what_an_edit_returns_goes_where_the_model_is(folders, name):
+    subject = load(f"clip:{folders[name]}")
+    batch = make_batch(subject)
+    subject.model.to("meta")
+    subject.device = torch.device("meta")
+    subject._frames.normalise = lambda images: torch.zeros(images.shape, device="meta")
+    for point in subject.hookpoints():
+        out = subject.forward(batch, {point: lambda x: torch.zeros(x.shape, dtype=torch.float64)})
+        assert out.image.device.type == out.text.device.type == "meta", point
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_going_on_from_what_was_read_gives_what_a_whole_run_gives(subjects, name):
     subject = subjects[name]

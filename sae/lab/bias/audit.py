@@ -80,6 +80,9 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
             figures[f"{audit.names[judgement]}, {judged.values[value]}: {name}"] = gap.value
     for value in dict.fromkeys(value for _, value in strongest):
         family = judged.values[value].partition("=")[0]
+        if not knowing.can_choose(value):
+            figures[f"{judged.values[value]}: nothing to choose units on"] = 1.0
+            continue
         for kind in knowing.units:
             matched, scored = knowing.auc(kind, value)
             figures[f"{judged.values[value]}: auc of the best of {kind}"] = float(
@@ -99,7 +102,11 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
         "lab-audit": _picture(audit, definitions),
         "lab-decision": _decision_picture(bench, judged, item, told, titles),
     }
-    verdict = _verdict(audit, figures, strongest) + " One decision: " + told.told(titles)
+    untold = [name.partition(":")[0] for name in figures if name.endswith("nothing to choose units on")]
+    verdict = _verdict(audit, figures, strongest)
+    if untold:
+        verdict += f" Not taken out, since the half to choose on lacks items with or without: {', '.join(untold)}."
+    verdict += " One decision: " + told.told(titles)
     return Finding("audit", bench.about, figures, rows, verdict, pictures)
 
 

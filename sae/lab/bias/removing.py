@@ -44,6 +44,11 @@ class Knowing:
         responses, match = self.units[kind].responses, self.judged.sample.match
         return tuple(self._on(responses, value, half) for half in (match, ~match))  # type: ignore[return-value]
 
+    def can_choose(self, value: int) -> bool:
+        """Whether the half to match on shows items with a value and without; else no unit can be chosen for it."""
+        has = self.judged.has[self.judged.sample.match & self.judged.shown[:, value], value]
+        return bool(has.any() and not has.all())
+
     def _on(self, responses: Responses, value: int, half: Tensor) -> Float[Tensor, " units"]:
         keep = half & self.judged.shown[:, value]
         return responses.on(keep).auc(self.judged.has[keep][:, [value]])[:, 0]
@@ -52,9 +57,12 @@ class Knowing:
 def removals(knowing: Knowing, value: int, n: int, seed: int) -> Iterator[tuple[str, Removal]]:
     """Yield ways to take a value out of vectors, chosen on the half to match on.
 
-    The n latents that know it best; beside them as many random ones, the best n neurons set to their mean, the
-    difference of means and a linear probe projected out.
+    The n latents that know it best; beside them as many random ones, the n neurons that know it best on either side
+    set to their mean, the difference of means and a linear probe projected out. Of a value that units cannot be chosen
+    for (`Knowing.can_choose`) there are none.
     """
+    if not knowing.can_choose(value):
+        return
     judged, dictionary = knowing.judged, knowing.dictionary
     keep = judged.sample.match & judged.shown[:, value]
     x, has = judged.x[keep], judged.has[keep, value]
@@ -65,7 +73,7 @@ def removals(knowing: Knowing, value: int, n: int, seed: int) -> Iterator[tuple[
     for _ in range(N_RANDOM):
         drawn = alive[torch.randperm(len(alive), generator=generator)[:n]].tolist()
         yield "random latents", lambda rows, drawn=drawn: without(dictionary, rows, drawn)
-    neurons = knowing.auc("neurons", value)[0].topk(min(n, dictionary.d_in)).indices
+    neurons = (knowing.auc("neurons", value)[0] - 0.5).abs().topk(min(n, dictionary.d_in)).indices
     yield "best neurons", _projected(torch.eye(dictionary.d_in)[neurons], x)
     yield "difference of means", _projected((x[has].mean(0) - x[~has].mean(0))[None], x)
     yield "linear probe", _projected(probes(x, has[:, None]), x)
@@ -79,7 +87,8 @@ def _projected(vectors: Float[Tensor, "n d_joint"], x: Float[Tensor, "items d_jo
 def left(knowing: Knowing, pair: Pairs, value: int, n: int, seed: int) -> dict[str, dict[str, float]]:
     """Return what is left after every removal, on held-out items and pictures, and before any.
 
-    By how much the value moves judgements (`Effects.moved`, nats), and how many judgements are right.
+    By how much the value moves judgements (`Effects.moved`, nats), and how many judgements are right. Where units
+    cannot be chosen for the value there is nothing but what is left without any removal.
     """
     judged = knowing.judged
     scored, number = ~judged.sample.match, list(pair.effects.values).index(judged.values[value].partition("=")[2])

@@ -2,32 +2,23 @@
 
 The latent of a concept is chosen on one half of the labelled sample and removed on the other, with the dictionary's
 error and all other latents kept. Beside it stand a difference of means, a linear probe, the best single neuron and a
-random latent, each removed in the same way and to the same degrees, and compared where they cost other concepts as much
-accuracy as the latent does.
+random latent, each removed in the same way and to the same degrees, and compared where they cost other concepts no more
+accuracy than the latent does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from sae import log
 from sae.errors import ConfigError
 from sae.evaluation.meanings import related_labels
 from sae.evaluation.pictures import style
-from sae.lab.change.interventions import Change
-from sae.lab.change.panel import Panel, open_panel, panel_codes
+from sae.lab.change.panel import Panel, open_panel
+from sae.lab.change.removals import COST, NEAR, TIMES, Removal, at_cost, removals
 from sae.lab.change.rivals import METHODS, RIVALS, Candidates
 from sae.lab.finding import Finding, Picture
 from sae.lab.workbench import Workbench, WorkbenchConfig
-
-COST = "accuracy others lose"
-OFF_TARGET_QUANTILE, TIMES = 0.95, 2.0
-"""A removal is selective if the concept's own drop is at least twice the 95th percentile of all others' drops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,93 +42,6 @@ class Config(WorkbenchConfig):
             raise ConfigError("per_concept, n_examples: must be at least 1.")
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What removing the part of each concept did, by one method and to one degree.
-
-    Attributes:
-        method, share: what was removed, and how much of it.
-        own: by how much each concept's score falls when its own part is removed; nan where it has no part.
-        others: the 95th percentile of the falls of the other concepts' scores.
-        own_accuracy: as `own`, of accuracy.
-        cost: the accuracy that the other concepts lose on average; one that gains counts as losing nothing, so that
-            gains of some do not hide what is done to others.
-    """
-
-    method: str
-    share: float
-    own: Float[Tensor, " concepts"]
-    others: Float[Tensor, " concepts"]
-    own_accuracy: Float[Tensor, " concepts"]
-    cost: Float[Tensor, " concepts"]
-
-    @property
-    def selective(self) -> Bool[Tensor, " concepts"]:
-        """Whether a concept falls, and at least twice as much as all but a twentieth of the others."""
-        return (self.own > 0) & (self.own >= TIMES * self.others)
-
-    def row(self) -> dict[str, Any]:
-        """Return means over concepts, of which those without a part fall by nothing and are not selective."""
-        mean = lambda values: float(values.nan_to_num(0).mean())  # noqa: E731
-        return {
-            "method": self.method,
-            "share removed": self.share,
-            "selective": mean(self.selective.double()),
-            "own fall": mean(self.own),
-            "others' 95th percentile": mean(self.others),
-            "own fall of accuracy": mean(self.own_accuracy),
-            COST: mean(self.cost),
-        }
-
-
-def removals(
-    panel: Panel,
-    candidates: Candidates,
-    method: str,
-    shares: Sequence[float],
-    related: Bool[Tensor, "concepts concepts"] | None = None,
-) -> list[Removal]:
-    """Remove the part of every concept of a panel by one method, to several degrees.
-
-    Args:
-        panel: held-out answers.
-        candidates: parts chosen on the other half.
-        method: one of `METHODS`.
-        shares: degrees.
-        related: concepts that are not "others" of each; itself alone if not given.
-    """
-    n = len(panel.names)
-    codes = panel_codes(panel, candidates.bench.dictionary)
-    found = torch.full((len(shares), 4, n), torch.nan, dtype=torch.float64)
-    related = torch.eye(n, dtype=torch.bool) if related is None else related
-    present = panel.member.any(0)
-    for concept, name in enumerate(log.track(panel.names, f"removing: {method}")):
-        if candidates.label(name) is None or not present[concept]:
-            continue
-        parts = candidates.parts(method, name, codes)
-        for number, share in enumerate(shares):
-            drop = panel.by_concept(panel.clean - panel.changed(parts, Change("remove", share)), without=concept)
-            off = drop[~related[concept] & drop.isfinite().all(1)]
-            if len(off):
-                others = off[:, 0].quantile(OFF_TARGET_QUANTILE)
-                values = (drop[concept, 0], others, drop[concept, 1], off[:, 1].clamp(min=0).mean())
-                found[number, :, concept] = torch.stack(values)
-    return [Removal(method, share, *values) for share, values in zip(shares, found, strict=True)]
-
-
-def share_at_cost(tried: Sequence[Removal], cost: float) -> float:
-    """Return how much a method has to remove to cost the other concepts' accuracy as much as `cost`.
-
-    Interpolated between the degrees tried, from nothing removed, which costs nothing; where none costs as much, the
-    largest degree.
-    """
-    points = [(0.0, 0.0), *((one.row()[COST], one.share) for one in tried)]
-    for (low, less), (high, more) in pairwise(points):
-        if high >= cost:
-            return less + (cost - low) / (high - low) * (more - less) if high > low else more
-    return points[-1][1]
-
-
 def run(config: Config) -> Finding:
     """Remove every concept's part by every method."""
     bench = Workbench.open(config)
@@ -150,10 +54,11 @@ def run(config: Config) -> Finding:
         chosen = [table.names.index(name) for name in panel.names]
         related = related_labels(table, bench.inputs)[chosen][:, chosen]
     candidates = Candidates(bench, family, matched)
-    found = {method: removals(panel, candidates, method, config.shares, related) for method in METHODS}
+    measured = partial(removals, panel, candidates, related=related)
+    found = {method: measured(method, config.shares) for method in METHODS}
     cost = _whole(found).row()[COST]
     equal = {
-        method: removals(panel, candidates, method, [share_at_cost(found[method], cost)], related)[0]
+        method: at_cost(lambda share, method=method: measured(method, [share])[0], found[method], cost)
         for method in RIVALS
     }
     score = "probability of the right class" if images else "log-probability of the next token"
@@ -172,45 +77,51 @@ def finding(
     Args:
         panel: the answers.
         found: by method, to every degree.
-        equal: of every control, to the degree that costs others' accuracy what removing the latent does.
+        equal: of every control, to the largest degree that costs others no more accuracy than removing the latent does.
         about: hashes of what it was found on.
         score: what the score is.
     """
-    whole, by_effect = _whole(found).row(), _whole(found, "latent by effect").row()
+    latent, by_effect = _whole(found), _whole(found, "latent by effect")
     figures = {
         "concepts": len(panel.names),
-        "of them too rare to choose for": float(_whole(found).own.isnan().sum()),
+        "of them too rare to choose for": float(latent.own.isnan().sum()),
+        "of them too rare to choose for by effect": float(by_effect.own.isnan().sum()),
         "items": len(panel.member),
         "clean accuracy": float(panel.clean[:, 1].mean()),
-        COST: whole[COST],
-        "selective: latent": whole["selective"],
-        "own fall: latent": whole["own fall"],
-        "selective: latent by effect": by_effect["selective"],
-        "own fall: latent by effect": by_effect["own fall"],
+        COST: latent.row()[COST],
     }
-    for method, one in equal.items():
-        figures[f"selective: {method}"], figures[f"own fall: {method}"] = one.row()["selective"], one.row()["own fall"]
+    for method, one in {"latent": latent, "latent by effect": by_effect, **equal}.items():
+        row = one.row()
+        figures |= {f"{name}: {method}": row[name] for name in ("selective", "own fall", COST, "share removed")}
     figures |= {f"selective, all removed: {name}": _whole(found, name).row()["selective"] for name in equal}
-    listed = ", ".join(
-        f"{name} {figures[f'selective: {name}']:.0%}, {figures[f'own fall: {name}']:.3f}" for name in equal
-    )
-    better = [name for name in equal if figures[f"selective: {name}"] >= whole["selective"]]
-    verdict = (
-        f"Removing a concept's latent lowers its score, and at least twice as much as 95 % of the others', for "
-        f"{whole['selective']:.0%} of {len(panel.names)} concepts ({by_effect['selective']:.0%} with the latent chosen "
-        f"by effect), by {whole['own fall']:.3f} on average; controls that cost the others as much accuracy "
-        f"({whole[COST]:.3%}): {listed}."
-    ) + (f" As selective: {' and '.join(better)}." if better else " No control is as selective.")
     rows = [one.row() | {"at": "a given share"} for tried in found.values() for one in tried]
     rows += [one.row() | {"at": "the latent's cost"} for one in equal.values()]
-    return Finding("ablate", about, figures, rows, verdict, {"lab-ablate": _picture(panel, found, score)})
+    pictures = {"lab-ablate": _picture(panel, found, equal, score)}
+    return Finding("ablate", about, figures, rows, say(figures, tuple(equal)), pictures)
+
+
+def say(figures: Mapping[str, float], controls: Sequence[str]) -> str:
+    """Return the verdict; a control is said to be cheaper where not even its largest share costs as much."""
+    whole, cost = figures["selective: latent"], figures[COST]
+    listed, better = [], [name for name in controls if figures[f"selective: {name}"] >= whole]
+    for name in controls:
+        listed.append(f"{name} {figures[f'selective: {name}']:.0%}, {figures[f'own fall: {name}']:.3f}")
+        own = figures[f"{COST}: {name}"]
+        if own < NEAR * cost:
+            listed[-1] += f" (costs them only {own:.3%}, with {figures[f'share removed: {name}']:.2g} of it removed)"
+    return (
+        f"Removing a concept's latent lowers its score, and at least twice as much as 95 % of the others', for "
+        f"{whole:.0%} of {figures['concepts']:.0f} concepts ({figures['selective: latent by effect']:.0%} with the "
+        f"latent chosen by effect), by {figures['own fall: latent']:.3f} on average; controls, of which as much "
+        f"goes as costs the others no more accuracy ({cost:.3%}): {', '.join(listed)}."
+    ) + (f" As selective: {' and '.join(better)}." if better else " No control is as selective.")
 
 
 def _whole(found: Mapping[str, Sequence[Removal]], method: str = "latent") -> Removal:
     return next(one for one in found[method] if one.share == 1.0)
 
 
-def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -> Picture:
+def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], equal: Mapping[str, Removal], score: str) -> Picture:
     whole = _whole(found)
     rows = [
         {"concept": name, "own": own, "others": others}
@@ -235,7 +146,8 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -
         left.set_title("each concept, its latent removed", fontsize=9, loc="left")
         left.legend(frameon=False, fontsize=8)
         for number, (method, removals_of) in enumerate(found.items()):
-            table = [one.row() for one in removals_of]
+            mine = [*removals_of, *([equal[method]] if method in equal else [])]
+            table = [one.row() for one in sorted(mine, key=lambda one: one.share)]
             right.plot(
                 [one[COST] for one in table], [one["selective"] for one in table],
                 label=method, linewidth=1.3, markersize=5, **style(number),
@@ -252,6 +164,7 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], score: str) -
 
     caption = (
         "Above the line a concept falls at least twice as much as all but a twentieth of the others. Right: every "
-        "method removed to several degrees; the grey line is what removing the latent costs the others."
+        "method removed to several degrees; the grey line is what removing the latent costs the others, and each "
+        "control was also removed as far as it can be without costing more, though not more than twice over."
     )
     return Picture(draw, rows, caption)

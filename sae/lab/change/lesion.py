@@ -7,7 +7,7 @@ hookpoint, the best ones first, set to zero. The dictionary's error is kept thro
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from sae.dictionaries.base import Dictionary
 from sae.errors import ConfigError
 from sae.evaluation.pictures import style
 from sae.lab.change.interventions import Change, Parts
-from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes
+from sae.lab.change.panel import Panel, coded_parts, open_panel, panel_codes, summed
 from sae.lab.change.rivals import Candidates
 from sae.lab.finding import Finding, Picture
+from sae.lab.spread import Spread
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 ORDERS = ("best latents", "random latents", "random firing latents", "best neurons")
@@ -116,10 +117,14 @@ def coarsened(values: Float[Tensor, "rows columns"], bits: int, dim: int) -> Flo
     There are 2^bits - 1 of them where nothing is negative, else 2^(bits - 1) - 1 on each side; one bit for both signs
     leaves zero alone.
     """
+    return _rounded(values, values.abs().amax(dim, keepdim=True), bits)
+
+
+def _rounded(values: Tensor, largest: Tensor, bits: int) -> Tensor:
     levels = 2**bits - 1 if bool((values >= 0).all()) else 2 ** (bits - 1) - 1
     if levels == 0:
         return torch.zeros_like(values)
-    step = values.abs().amax(dim, keepdim=True) / levels
+    step = largest / levels
     return torch.where(step > 0, (values / step).round() * step, values)
 
 
@@ -134,11 +139,12 @@ def coarse(panel: Panel, dictionary: Dictionary, what: str, bits: int) -> Float[
     if what == "neurons":
         centred = rows - rows.mean(0)
         return panel.moved(coarsened(centred, bits, 0) - centred)
-    codes = panel_codes(panel, dictionary)
-    dense, decoder = codes.dense().float(), dictionary.W_dec.float().cpu()
-    change = coarsened(dense, bits, 0) - dense if what == "codes" else dense
-    delta = change @ (decoder if what == "codes" else coarsened(decoder, bits, 1) - decoder)
-    return panel.moved(delta if codes.row_deviation is None else delta * codes.row_deviation)
+    codes, decoder = panel_codes(panel, dictionary), dictionary.W_dec.float().cpu()
+    if what == "decoder":
+        return panel.moved(summed(codes, coarsened(decoder, bits, 1) - decoder))
+    latent, values = codes.indices.long(), codes.values.float()
+    largest = torch.zeros(codes.d_sae).scatter_reduce_(0, latent, values.abs(), "amax")[latent]
+    return panel.moved(summed(replace(codes, values=_rounded(values, largest, bits) - values), decoder))
 
 
 def run(config: Config) -> Finding:
@@ -191,15 +197,36 @@ def finding(
         kept = [size for size, one in zip(bits, values, strict=True) if one.double().mean() <= 0.05]
         if kept:
             figures[f"bits that keep 95 % of concepts: {what}"] = min(kept)
-    own, strict = medians[ORDERS[0]], medians[ORDERS[2]]
-    verdict = (
-        f"Half of {n} concepts are lost once {_count(own, found)} of their best latents are gone; of random latents "
-        f"among those that fire on their items it takes {_count(strict, found)}"
-        + (", " if own < strict else ", so which latents go makes no difference; ")
-        + f"of their best neurons {_count(medians[NEURONS], found)}"
-        + (", which are all." if medians[NEURONS] == panel.x.shape[-1] else ".")
-    )
+    sooner = Spread.of(torch.sign(_capped(found, ORDERS[2]) - _capped(found, ORDERS[0])))
+    figures |= sooner.figures("lost sooner less later by best latents than by random firing latents")
+    best, firing = (_count(medians[order], found) for order in (ORDERS[0], ORDERS[2]))
+    neurons = _count(medians[NEURONS], found) + (" (all)" if medians[NEURONS] == panel.x.shape[-1] else "")
+    verdict = say(n, best, firing, sooner) + f" Of their best neurons it takes {neurons}."
     return Finding("lesion", about, figures, rows, verdict, {"lab-lesion": _picture(rows, bits)})
+
+
+def say(n: int, best: str, firing: str, sooner: Spread) -> str:
+    """Return the verdict: medians as they are, and the sizes compared concept by concept.
+
+    Args:
+        n: concepts.
+        best: how many of their best latents lose half of them.
+        firing: how many random latents of those that fire do.
+        sooner: share of concepts that fewer of the best than of the others lose, less the share that more lose.
+    """
+    if not sooner.apart_from(0):
+        told = "which latents go makes no difference that can be told"
+    else:
+        told = f"the best ones lose {'more' if sooner.mean > 0 else 'fewer'} of them sooner"
+    return (
+        f"Half of {n} concepts are lost once {best} of their best latents are gone; of random latents among those that "
+        f"fire on their items it takes {firing}: {told} (sooner less later {sooner})."
+    )
+
+
+def _capped(found: Lesions, order: str) -> Float[Tensor, " concepts"]:
+    """Return how many it takes, those that are never lost counting as one size more than any."""
+    return found.needed(order).clamp(max=max(found.counts) + 1)
 
 
 def _count(median: float, found: Lesions) -> str:

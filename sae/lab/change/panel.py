@@ -20,6 +20,7 @@ from sae.errors import ConfigError, EvaluationError, nearest
 from sae.evaluation.sample import encoded
 from sae.evaluation.splicing import trained_rows
 from sae.features.removal import copied, stacked
+from sae.kernels import interface as kernels
 from sae.lab.change.interventions import Change, Parts, changed, check_latents, places
 from sae.lab.workbench import Workbench
 from sae.subjects.base import Activation
@@ -118,6 +119,20 @@ class Panel:
         """Return answers with parts changed wherever they may."""
         return self.moved(changed(self.rows, parts, change))
 
+    def without(self, dictionary: Dictionary, codes: Codes, latents: Sequence[int]) -> Float[Tensor, "items measures"]:
+        """Return answers with latents removed wherever they fire, in memory that does not grow with their number.
+
+        Args:
+            dictionary: whose latents.
+            codes: of the panel's rows (see `panel_codes`).
+            latents: their numbers.
+
+        Raises:
+            DictionaryError: there is no such latent, a latent is named twice, or none is.
+        """
+        check_latents(dictionary, latents)
+        return self.moved(-summed(codes.of_latents(latents), dictionary.W_dec))
+
     def by_concept(
         self, values: Float[Tensor, "items measures"], without: int | None = None
     ) -> Float[Tensor, "concepts measures"]:
@@ -134,6 +149,13 @@ class Panel:
         pieces = zip(x.split(self.batch_examples), examples.split(self.batch_examples), strict=True)
         with torch.no_grad():
             return torch.cat([self.score(part, these) for part, these in pieces])
+
+
+@torch.no_grad()
+def summed(codes: Codes, directions: Float[Tensor, "d_sae d_out"]) -> Float[Tensor, "rows d_out"]:
+    """Return what codes add to each row along directions, exactly zero where a row has none."""
+    added = kernels.decode(codes.offsets, codes.indices, codes.values.float(), directions.float().cpu())
+    return added if codes.row_deviation is None else added * codes.row_deviation.float()
 
 
 def coded_parts(dictionary: Dictionary, codes: Codes, latents: list[int]) -> Parts:

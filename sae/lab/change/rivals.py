@@ -18,19 +18,21 @@ LATENTS = ("latent", "latent by effect")
 RIVALS = ("difference of means", "linear probe", "best neuron", "neuron by effect", "random latent")
 DIRECTIONS = ("difference of means", "linear probe", "best neuron")
 METHODS = (*LATENTS, *RIVALS)
+BY_EFFECT = ("latent by effect", "neuron by effect")
 TRIED = 16
-"""Units with the largest area among which the one with the largest effect is looked for."""
+"""Units, the best by area, among which the one with the largest effect is looked for."""
 PROBE_STEPS, PROBE_DECAY = 100, 1e-3
 
 
 class Candidates:
     """The part of every concept by every method, chosen on the half of the sample to match on.
 
-    Latents and neurons are those with the largest area under the ROC curve, or, "by effect", of the 16 with the largest
-    area the one whose removal lowers the concept's score most on a panel of the half to match on; a difference of means
-    is that of the concept's vectors and all, and a probe the weights of a logistic regression, one for each concept, on
-    the standardised mean vector of each item. Directions are projected out towards the mean of all vectors; a neuron is
-    set to zero.
+    A latent is the one with the largest area under the ROC curve, a neuron the one whose area is farthest from a half:
+    on which side of zero it tells the concept makes no difference to a removal. "By effect" it is, of the 16 best so,
+    the one whose removal lowers the concept's score most on a panel of the half to match on; a concept without items
+    there has none. A difference of means is that of the concept's vectors and all, and a probe the weights of a
+    logistic regression, one for each concept, on the standardised mean vector of each item. Directions are projected
+    out towards the mean of all vectors; a neuron is set to zero.
 
     Args:
         bench: what is chosen from.
@@ -57,6 +59,12 @@ class Candidates:
         generator = torch.Generator().manual_seed(self.bench.seed * 100_003 + number)
         return alive[torch.randperm(len(alive), generator=generator)[:n]].tolist()
 
+    def can_choose(self, method: str, concept: str) -> bool:
+        """Whether there are items to choose a concept's part on; by effect, on the panel to choose on."""
+        if self.label(concept) is None:
+            return False
+        return method not in BY_EFFECT or bool(self._matched.member[:, self._matched.names.index(concept)].any())
+
     def parts(self, method: str, concept: str, codes: Codes) -> Parts:
         """Return what a method takes for the part of a concept, in rows whose codes are known."""
         label, dictionary = self._found(concept), self.bench.dictionary
@@ -73,18 +81,20 @@ class Candidates:
         return vector_parts(vectors[[label]], self._centre)
 
     def neurons(self, concept: str, n: int) -> list[int]:
-        """Return the n neurons with the largest area for a concept, best first."""
-        return self.bench.neurons.auc[0][:, self._found(concept)].topk(n).indices.tolist()
+        """Return the n neurons that tell a concept best, on either side, best first."""
+        return (self.bench.neurons.auc[0][:, self._found(concept)] - 0.5).abs().topk(n).indices.tolist()
 
     def directions(self, concept: str) -> dict[str, Float[Tensor, " d_in"]]:
         """Return directions to write a concept along, by every method that takes no latent: the same as in `parts`.
 
-        Only what one concept needs is worked out; its probe is fitted alone.
+        A neuron that is low for the concept points down. Only what one concept needs is worked out.
         """
         sample, label = self.bench.sample, self._found(concept)
         column = sample.table.columns[sample.match][:, [label]]
-        neuron = int(self.bench.neurons.halves[0].auc(Weights.of(column))[:, 0].argmax())
-        vectors = (self._differences[label], probes(self._means, column)[0], torch.eye(sample.x.shape[1])[neuron])
+        side = self.bench.neurons.halves[0].auc(Weights.of(column))[:, 0] - 0.5
+        neuron = int(side.abs().argmax())
+        along = side[neuron].sign() * torch.eye(sample.x.shape[1])[neuron]
+        vectors = (self._differences[label], probes(self._means, column)[0], along)
         return dict(zip(DIRECTIONS, vectors, strict=True))
 
     def _strongest(self, concept: str, units: list[int], latents: bool) -> int:
@@ -97,8 +107,7 @@ class Candidates:
         return self._strongest_of[key]
 
     def _by_effect(self, concept: str, units: list[int], latents: bool) -> int:
-        assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
-        panel, dictionary = self.matched.of(self.matched.names.index(concept)), self.bench.dictionary
+        panel, dictionary = self._matched.of(self._matched.names.index(concept)), self.bench.dictionary
         codes = panel_codes(panel, dictionary)
         falls = []
         for unit in units:
@@ -107,6 +116,11 @@ class Candidates:
             )
             falls.append(float((panel.clean - panel.changed(parts, Change("remove")))[:, 0].mean()))
         return units[max(range(len(units)), key=falls.__getitem__)]
+
+    @property
+    def _matched(self) -> Panel:
+        assert self.matched is not None, "choosing by effect needs a panel of the half to match on"
+        return self.matched
 
     @cached_property
     def _centre(self) -> Float[Tensor, " d_in"]:

@@ -12,7 +12,7 @@ from sae import log
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.lab.change.interventions import Change, Parts
-from sae.lab.change.panel import Panel, coded_parts, panel_codes
+from sae.lab.change.panel import Panel, panel_codes
 from sae.lab.typography.written import Pairs, Reader, embedded, panel_of, right, succeeded
 
 CLEAN, WRITTEN, WORDS = KINDS = ("clean", "written", "words")
@@ -67,7 +67,7 @@ class Bed:
     def without_latents(self, dictionary: Dictionary, latents: list[int]) -> Answers:
         """Return answers with latents removed."""
         return {
-            kind: panel.changed(coded_parts(dictionary, self.codes(dictionary, kind), latents), Change("remove"))
+            kind: panel.without(dictionary, self.codes(dictionary, kind), latents)
             for kind, panel in self.panels(self.hookpoint).items()
         }
 

@@ -14,8 +14,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from sae.inputs.base import Masked
-from sae.lab.change.interventions import Change
-from sae.lab.change.panel import coded_parts, panel_codes
+from sae.lab.change.panel import panel_codes
 from sae.lab.typography.lettered import WRITINGS, class_of, things, written_in
 from sae.lab.typography.written import Reader, embedded, images_of, panel_of
 from sae.lab.workbench import Workbench
@@ -115,7 +114,7 @@ def in_the_wild(
     def answers(removed: Sequence[int]) -> Tensor:
         if not removed:
             return panel.clean[:, 0].long()
-        return panel.changed(coded_parts(bench.dictionary, codes, list(removed)), Change("remove"))[:, 0].long()
+        return panel.without(bench.dictionary, codes, removed)[:, 0].long()
 
     before = answers(())
     wrong = before != truth
