@@ -19,6 +19,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.labels import best_labels
 from sae.evaluation.responses import Responses, SparseResponses
 from sae.evaluation.universality import Partners, best_partners, shuffled_items
+from sae.lab.concepts import beside
 from sae.lab.finding import Finding, Picture
 from sae.lab.universality.networks import Network, open_network, share_of
 from sae.lab.universality.pictures import Cell, draw_gallery, draw_shares
@@ -252,12 +253,21 @@ def _rows(
 def _verdict(
     networks: Sequence[Network], found: Mapping[str, list[Counterparts]], shares: Mapping[str, Sequence[float]]
 ) -> str:
-    n = len(shares["latents"]) - 1
-    listed = "; ".join(
-        f"{one.relation} {float(of.found[of.alive].double().mean()):.0%} (median r {of.median:.2f}, bar {of.bar:.2f})"
-        for one, of in zip(networks, found["latents"], strict=True)
-    )
-    return (
-        f"Found in {n} of {n} networks: {shares['latents'][n]:.1%} of latents, {shares['neurons'][n]:.1%} of neurons, "
-        f"{shares['random directions'][n]:.1%} of random directions. Latents by network: {listed}."
-    )
+    n = {kind: int(of[0].alive.sum()) for kind, of in found.items()}
+    of_all, parts = len(shares["latents"]) - 1, []
+    for fewest in sorted({1, of_all}, reverse=True):
+        share = {kind: of_kind[fewest] for kind, of_kind in shares.items()}
+        where = f"{fewest} of {of_all} networks" if fewest == of_all else "at least one"
+        parts.append(f"in {where}: {share['latents']:.1%} of latents, {_beside(share, n)}")
+    listed = []
+    for number, one in enumerate(networks):
+        of = found["latents"][number]
+        share = {kind: float(each[number].found[each[number].alive].double().mean()) for kind, each in found.items()}
+        listed.append(
+            f"{one.relation} {share['latents']:.1%} (median r {of.median:.2f}, bar {of.bar:.2f}), {_beside(share, n)}"
+        )
+    return f"Found {'; '.join(parts)}. Latents by network: {'; '.join(listed)}."
+
+
+def _beside(share: Mapping[str, float], n: Mapping[str, int]) -> str:
+    return beside(share["latents"], n["latents"], {kind: (share[kind], n[kind]) for kind in KINDS[1:]})
