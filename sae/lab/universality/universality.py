@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sae.errors import ConfigError, EvaluationError
@@ -130,16 +130,19 @@ def finding(bench: Workbench, networks: Sequence[Network], config: Config) -> Fi
     rows = _rows(bench, networks, found["latents"], names)
     chosen = len(shown) if config.latents else config.n_best
     called = [names[latent] + ("" if place < chosen else "\nat random") for place, latent in enumerate(shown)]
-    titles = ["the latent itself", *(f"{one.title}\n{one.relation}" for one in networks)]
-    cited = [{"latent": latent, "network": title.replace("\n", " "), "unit": cell.unit, "r": cell.r}
+    titles = ["the latent itself", *(f"{one.title}\n{one.relation}{_uncounted(one, counted)}" for one in networks)]
+    n_found = _n_found(networks, found["latents"])
+    of = [f"found in {int(n_found[latent])} of {sum(counted) or len(counted)} networks" for latent in shown]
+    cited = [{"latent": latent, "network": title.replace("\n", " "), "unit": cell.unit, "r": cell.r,
+              "found": cell.found, "found in": int(n_found[latent])}
              for latent, cells in zip(shown, gallery, strict=True)
              for title, cell in zip(titles, cells, strict=True)]  # fmt: skip
     pictures = {
         "lab-universality": Picture(
-            lambda: draw_gallery(titles, called, gallery),
+            lambda: draw_gallery(titles, called, of, gallery),
             cited,
             _how_shown(config) + " Each cell: where the counterpart fires most, with its number and its correlation r "
-            "on held-out items; grey: not above the bar.",
+            "on held-out items; faded: not above the bar. Another place of the same tower is not counted.",
         ),
         "lab-universality-shares": Picture(
             lambda: draw_shares(shares),
@@ -233,13 +236,21 @@ def _gallery(
     return rows
 
 
+def _n_found(networks: Sequence[Network], of_latents: Sequence[Counterparts]) -> Int[Tensor, " latents"]:
+    """Return in how many of the networks that count each latent is found; of all of them if none counts."""
+    counted = torch.tensor([one.counted for one in networks])
+    return torch.stack([one.found for one in of_latents])[counted | (not counted.any())].sum(0)
+
+
+def _uncounted(one: Network, counted: Sequence[bool]) -> str:
+    return " (not counted)" if any(counted) and not one.counted else ""
+
+
 def _rows(
     bench: Workbench, networks: Sequence[Network], of_latents: Sequence[Counterparts], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return one row per latent that fires, found in the most networks first."""
-    counted = [one.counted for one in networks]
-    n_found = torch.stack([one.found for one in of_latents])[torch.tensor(counted) | (not any(counted))].sum(0)
-    rows = []
+    n_found, counted, rows = _n_found(networks, of_latents), [one.counted for one in networks], []
     for latent in bench.latents.alive.nonzero()[:, 0].tolist():
         row: dict[str, Any] = {"latent": latent, "label": names[latent], "found in": int(n_found[latent])}
         row["of"] = sum(counted) or len(networks)
