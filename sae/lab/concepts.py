@@ -1,5 +1,6 @@
 """The classes of the inputs as labels of a sample, and the units that detect them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from sae.evaluation.responses import Responses
 from sae.evaluation.weights import Weights
+from sae.features.judging.agreement import wilson
+from sae.lab.spread import joined
 from sae.lab.words.joint import JointSpace
 
 TOO_FEW = "concepts with too few examples"
@@ -73,13 +76,27 @@ def too_few(figures: Mapping[str, float]) -> str:
     return f" {n:.0f} of the concepts had too few examples to be scored, and count as not found." if n else ""
 
 
-def compared(share: float, control: float, n: int) -> str:
+def compared(share: float, control: float, n: int, n_control: int | None = None) -> str:
     """Say whether a share of n things is "more than", "less than" or "not distinguishable from" a control's.
 
-    By the 95 % interval of the difference of two independent shares (Wald); shares of the same things usually vary
-    together, which makes it cautious.
+    By the 95 % interval of the difference of two independent shares (Newcombe 1998, from Wilson's intervals), the
+    control's of as many things if not said; shares of the same things usually vary together, which makes it cautious.
     """
-    spread = 1.96 * ((share * (1 - share) + control * (1 - control)) / n) ** 0.5
-    if abs(share - control) <= spread:
-        return "not distinguishable from"
-    return "more than" if share > control else "less than"
+    low, high = wilson(share * n, n)
+    n_control = n_control or n
+    control_low, control_high = wilson(control * n_control, n_control)
+    if share > control and share - control > math.hypot(share - low, control_high - control):
+        return "more than"
+    if share < control and control - share > math.hypot(high - share, control - control_low):
+        return "less than"
+    return "not distinguishable from"
+
+
+def beside(share: float, n: int, controls: Mapping[str, tuple[float, int]]) -> str:
+    """Say how a share of n things stands to those of controls, each given with its number of things.
+
+    Such as "more than neurons (2.0%), not distinguishable from random directions (5.1%)".
+    """
+    return joined({
+        f"{name} ({control:.1%})": compared(share, control, n, of) for name, (control, of) in controls.items()
+    })  # fmt: skip

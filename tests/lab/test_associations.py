@@ -136,9 +136,14 @@ def test_spreads_hold_their_mean_and_rank_correlations_are_scipys() -> None:
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(200, generator=generator).round(decimals=1)
     other = one + torch.randn(200, generator=generator)
-    found = rank_correlation(one, other)
+    drawn = rank_correlation(one, other)
+    found = drawn.spread
     assert found.mean == pytest.approx(float(spearmanr(one, other).statistic))
     assert found.low < found.mean < found.high and found.apart_from(0)
     of = Spread.of(torch.tensor([1.0, float("nan"), 3.0]))
     assert of.mean == 2 and not of.apart_from(2) and of.low >= 1
     assert torch.tensor(Spread.of(torch.tensor([float("nan")]))).isnan().all()
+    assert drawn.minus(drawn) == (0, 0, 0), "draws over the same things are paired"
+    difference = drawn.minus(rank_correlation(one, -other))
+    assert difference.mean == pytest.approx(2 * found.mean) and difference.said == "more than"
+    assert [Spread(*ends).said for ends in ((-2, -3, -1), (0, -1, 1))] == ["less than", "not distinguishable from"]

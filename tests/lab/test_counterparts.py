@@ -1,6 +1,7 @@
 """A rotated copy of a network has all counterparts, an unrelated one none, and random directions few."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,26 @@ from sae.evaluation.sample import Sample
 from sae.lab.universality.networks import Network, network, share_of
 from sae.lab.universality.universality import Config, counterparts, finding
 from sae.lab.workbench import Workbench
+from sae.subjects.base import Hookpoint
 
 N, D, HOOKPOINT = 1200, 16, "visual.embedding"
 
 
-class Numbered:
-    """A subject of which only the name is asked."""
+class Formed:
+    """A subject of which only the name, the hookpoints and the class are asked."""
 
     kind = "clip"
 
-    def __init__(self, name: str) -> None:
-        self.id = name
+    def __init__(self, name: str, layers: int = 2, width: int = D, block: str = "visual.layer", of: str = "") -> None:
+        self.id, self.of = name, of
+        names = [f"{block}{number}.hook_post" for number in range(layers)]
+        self.points = {name: Hookpoint(name, width, "visual.pooled") for name in (*names, HOOKPOINT)}
+
+    def hookpoints(self) -> Mapping[str, Hookpoint]:
+        return self.points
+
+    def provenance(self) -> dict[str, str]:
+        return {"architecture": self.of}
 
 
 def codes(seed: int) -> torch.Tensor:
@@ -59,14 +69,14 @@ def made() -> tuple[Workbench, list[Network]]:
     dictionary, sample = put(codes(0), basis(1))
     dictionary.provenance = {"hookpoint": HOOKPOINT}
     about = {"dictionary": {"sha256": "0" * 64}, "store": {"sha256": "0" * 64}}
-    bench = Workbench(dictionary, Numbered("builtin:toy@0"), ToyFaces(n=N), None, N, about=about)  # type: ignore[arg-type]
+    bench = Workbench(dictionary, Formed("builtin:toy@0"), ToyFaces(n=N), None, N, about=about)  # type: ignore[arg-type]
     bench.__dict__["sample"] = sample
     order = torch.randperm(D, generator=torch.Generator().manual_seed(5))
-    rotated = network(bench, "rotated", *put(codes(0)[:, order], basis(2)), "clip:other", HOOKPOINT)
+    rotated = network(bench, "rotated", *put(codes(0)[:, order], basis(2)), Formed("clip:other"), HOOKPOINT)
     half = codes(0).clone()
     half[:, D // 2 :] = codes(7)[:, D // 2 :]
-    shared = network(bench, "shared", *put(half, basis(3)), "clip:third", "text.embedding")
-    unrelated = network(bench, "unrelated", *put(codes(9), basis(4)), "clip:last", HOOKPOINT)
+    shared = network(bench, "shared", *put(half, basis(3)), Formed("clip:third"), "text.embedding")
+    unrelated = network(bench, "unrelated", *put(codes(9), basis(4)), Formed("clip:last"), HOOKPOINT)
     return bench, [rotated, shared, unrelated]
 
 
@@ -99,6 +109,11 @@ def test_a_finding_counts_networks_and_draws_what_was_chosen(made, tmp_path: Pat
     assert json.loads((tmp_path / "out" / "universality.json").read_text())["about"]["others"]
     names = ("lab-universality", "lab-universality-shares")
     assert all((tmp_path / "out" / f"{name}.png").stat().st_size > 5000 for name in names)
+    in_gallery = {row["latent"]: row["found in"] for row in found.pictures["lab-universality"].rows}
+    assert all(n == (2 if latent < D // 2 else 1) for latent, n in in_gallery.items())
+    cells = found.pictures["lab-universality"].draw().axes[0].get_xlabel()
+    assert "found~in~2~of~2~networks" in cells, "the first row is the best, which both have"
+    assert "more than neurons (" in found.verdict and "and random directions (" in found.verdict
     asked = finding(bench, networks[:1], Config(**{**vars(config), "latents": (3,), "others": ("a",)}))
     assert {row["latent"] for row in asked.pictures["lab-universality"].rows} == {3}
     with pytest.raises(EvaluationError, match=f"no latent {D}; .* has latents 0 to {D - 1}"):
@@ -108,17 +123,22 @@ def test_a_finding_counts_networks_and_draws_what_was_chosen(made, tmp_path: Pat
 @pytest.mark.parametrize(
     ("subject", "hookpoint", "relation", "counted"),
     [
-        ("builtin:toy@1", HOOKPOINT, "other seed", True),
-        ("clip:other", "visual.layer4", "other network, other place", True),
-        ("builtin:toy@0", "text.embedding", "other tower", True),
-        ("builtin:toy@0", "visual.layer4", "same network, other place", False),
-        ("builtin:toy@0", HOOKPOINT, "same network and place", False),
+        (Formed("builtin:toy@1"), HOOKPOINT, "other seed", True),
+        (Formed("builtin:toy-twice@0"), HOOKPOINT, "other training", True),
+        (Formed("builtin:toy-4l@0", layers=4), HOOKPOINT, "other size", True),
+        (Formed("builtin:toy@1", width=8), "visual.layer1.hook_post", "other size, other place", True),
+        (Formed("clip:other", block="visual.blocks."), "visual.layer4", "other architecture, other place", True),
+        (Formed("clip:other", of="GPTNeoX"), HOOKPOINT, "other architecture", True),
+        (Formed("builtin:toy@1"), "text.embedding", "other seed, other tower", True),
+        (Formed("builtin:toy@0"), "text.embedding", "other tower", True),
+        (Formed("builtin:toy@0"), "visual.layer4", "same network, other place", False),
+        (Formed("builtin:toy@0"), HOOKPOINT, "same network and place", False),
     ],
+    ids=lambda one: getattr(one, "id", None),
 )
-def test_another_place_of_the_same_tower_is_shown_but_is_no_other_network(
-    made, subject: str, hookpoint: str, relation: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+def test_what_another_network_is_and_whether_it_counts(
+    made, subject: Formed, hookpoint: str, relation: str, counted: bool
 ) -> None:
-    monkeypatch.setattr("sae.builtin.canonical", lambda name: name)
     found = network(made[0], "one", *put(codes(1), basis(1)), subject, hookpoint)
     assert (found.relation, found.counted) == (relation, counted)
 

@@ -12,7 +12,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.associations import families as method
 from sae.lab.associations.families import Config, known_frequencies, known_groups
-from sae.lab.associations.frequency import Owned, Related, logistic, within
+from sae.lab.associations.frequency import OTHER_SEED, Owned, Related, logistic, within
 from sae.lab.associations.grouping import Grouped, by_label, by_text
 from sae.lab.workbench import Workbench
 
@@ -68,9 +68,12 @@ def test_a_planted_relation_is_found_and_a_dealt_one_is_not() -> None:
     owned = Owned(torch.zeros(200, dtype=torch.int64), area, area > 0.9, (1000 * area).long())
     group = torch.arange(200) % 5
     found = Related.of(owned, frequency, group, 0)
-    assert found.slope.low > 0 and found.ranks.mean > 0.7 and found.within.mean > 0.7 and found.number.low > 0
+    assert found.slope.spread.low > 0 and found.ranks.value > 0.7 and found.within.value > 0.7
+    assert found.number.spread.low > 0
     dealt = Related.of(owned, frequency[torch.randperm(200, generator=generator)], group, 0)
-    assert not dealt.slope.apart_from(0) and not dealt.ranks.apart_from(0)
+    assert not dealt.slope.spread.apart_from(0) and not dealt.ranks.spread.apart_from(0)
+    above = found.above(dealt)
+    assert {what: of.said for what, of in above.items()} == dict.fromkeys(above, "more than")
 
 
 def test_ranks_within_groups_ignore_what_sets_groups_apart() -> None:
@@ -87,6 +90,7 @@ def test_a_whole_run_with_groups_from_a_file(tmp_path: Path, monkeypatch: pytest
     by_class = {row["class"]: row for row in found.rows}
     assert by_class["owl"]["latent's group by text"] == "animal" and by_class["sun"]["latent's group by label"] == ""
     assert "log odds" not in found.verdict
+    assert "with a group by label: " in found.verdict.lower() and "not distinguishable from neurons" in found.verdict
     found.save(tmp_path / "out")
     assert (tmp_path / "out" / "lab-families.png").stat().st_size > 5000
 
@@ -102,6 +106,23 @@ def test_classes_with_too_few_examples_have_no_unit_of_their_own(
     found = method.run(config)
     assert found.figures["latents, classes with a unit of their own"] == whole - 1 / len(NAMES)
     assert "1 of the concepts had too few examples" in found.verdict
+
+
+def test_the_verdict_tells_what_goes_with_frequency_beside_the_controls() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frequency = 10 ** (-3 * torch.rand(200, generator=generator, dtype=torch.float64))
+    area = 0.95 + 0.05 * frequency.log10() + 0.03 * torch.randn(200, generator=generator, dtype=torch.float64)
+    owned = Owned(torch.zeros(200, dtype=torch.int64), area, area > 0.9, (1000 * area).long())
+    group, dealt = torch.arange(200) % 5, frequency[torch.randperm(200, generator=generator)]
+    related = {
+        "latents": Related.of(owned, frequency, group, 0),
+        "neurons": Related.of(owned, frequency, group, 0),
+        OTHER_SEED: Related.of(owned, dealt, group, 0),
+    }
+    said = method._of_frequency(related)
+    assert "more often have a latent of their own" in said
+    assert said.count("not distinguishable from neurons") == 2
+    assert said.count("more than the other seed's frequencies") == 2
 
 
 def test_what_nobody_knows_is_refused_or_left_out(tmp_path: Path) -> None:

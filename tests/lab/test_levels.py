@@ -139,9 +139,17 @@ def test_only_the_planted_unit_changes_regime(tmp_path: Path) -> None:
     found = regimes.run(regimes.Config(**settings(family="animal", n_deals=199)))
     beyond = [row["unit"] for row in found.rows if row["beyond_chance"]]
     assert {"latent:0", "neuron:0"} <= set(beyond) and not {f"latent:{i}" for i in range(1, WIDTH)} & set(beyond)
+    assert "; latents not distinguishable from neurons (" in found.verdict, "each kind has one such unit"
     assert found.rows[0]["medium"].startswith("cat") and found.rows[0]["strong"].startswith("dog")
     found.save(tmp_path)
     assert (tmp_path / "lab-regimes.png").stat().st_size > 5000
+    *panels, counted = found.pictures["lab-regimes"].draw().axes
+    tested = [int(found.figures[f"{kind}, tested"]) for kind in ("latent", "neuron", "random_direction")]
+    drawn = [sum(len(dots.get_offsets()) for dots in axes.collections) for axes in panels]
+    assert drawn == tested, "every unit that could be tested is drawn once"
+    assert f"{int(found.figures['latent, change beyond chance'])} of {tested[0]}" in {
+        text.get_text() for text in counted.texts
+    }
 
 
 def test_the_planted_label_is_found_on_the_negative_side(tmp_path: Path) -> None:
@@ -155,6 +163,10 @@ def test_the_planted_label_is_found_on_the_negative_side(tmp_path: Path) -> None
     assert found.figures["latent, suppress a label, labels moved"] <= 0.5
     found.save(tmp_path)
     assert (tmp_path / "lab-suppression.png").stat().st_size > 5000
+    excess, counted = found.pictures["lab-suppression"].draw().axes
+    best = max(row["share"] - row["base"] for row in found.pictures["lab-suppression"].rows)
+    assert max(line.get_ydata()[0] for line in excess.lines) == pytest.approx(best)
+    assert counted.texts[0].get_text() == f"1 of {WIDTH}" and "; latents " in found.verdict
 
 
 def test_without_negative_values_or_with_ties_there_is_no_negative_side() -> None:

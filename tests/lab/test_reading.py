@@ -122,8 +122,26 @@ def test_the_command_on_a_small_model(tmp_path: Path) -> None:
         )
     )
     found.save(tmp_path / "found")
-    assert found.figures["classes"] == 2 and found.verdict and len(found.rows) == 3
+    assert found.figures["classes"] == 2 and len(found.rows) == 3
+    assert "not distinguishable from neurons" in found.verdict, "of two classes nothing can be told"
     assert all((tmp_path / "found" / f"lab-reading.{kind}").stat().st_size for kind in ("png", "pdf", "csv"))
+
+
+def test_the_verdict_says_what_is_set_apart_from_the_controls() -> None:
+    figures = {"classes": 200.0}
+    for name, n, text, read in (
+        (reading.LATENTS, 1000, 400, 0.98), (reading.SETS[1], 1000, 0, 0.5), ("neurons", 100, 2, 0.97),
+        ("random directions", 1000, 500, 0.7),
+    ):  # fmt: skip
+        figures |= {f"{name}: units": n, f"{name}: units that read": 0, f"{name}: units for text": text}
+        figures |= {f"{name}: of these for random letters too": 0, f"{name}: class strings with a unit": read}
+        figures |= {f"{name}: classes read and seen by one unit": read / 2}
+    figures |= {f"latents: {LETTERS} strings with a unit": 0.9, "latents: class strings with a unit, shuffled": 0.02}
+    said = reading.verdict(figures)
+    assert "400 fire nine times as much for words as for things, more than neurons (2.0%), less than random" in said
+    assert "in unseen fonts, not distinguishable from neurons (97.0%), more than random directions (70.0%), " in said
+    assert "more than strings of random letters (90.0%) and names dealt at random (2.0%); before selection 50%" in said
+    assert "One latent both reads and sees 49%, not distinguishable from neurons (48.5%), more than random" in said
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from toy_joint import LAYER, NAMES, PARTS, bench, with_few
 from sae.errors import ConfigError, InputsError
 from sae.features.live.words import Words
 from sae.inputs.concepts import ConceptInputs, World
-from sae.lab.concepts import Concepts, compared
+from sae.lab.concepts import Concepts, beside, compared
 from sae.lab.words import search as method
 from sae.lab.words.joint import JointSpace, blank
 from sae.lab.words.search import Config, drawn_hits, search
@@ -163,3 +163,11 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 )
 def test_a_share_is_told_from_a_control_only_beyond_chance(share: float, control: float, n: int, said: str) -> None:
     assert compared(share, control, n).startswith(said)
+
+
+def test_a_control_of_few_things_is_told_from_only_by_a_lot() -> None:
+    assert compared(0.05, 0.0, 1024) == compared(0.05, 0.0, 1024, 1024) == "more than"
+    assert compared(0.05, 0.0, 1024, 20) == "not distinguishable from"
+    assert compared(0.0, 1.0, 3, 3) == "less than" and compared(0.0, 0.0, 5) == "not distinguishable from"
+    told = beside(0.2, 500, {"neurons": (0.01, 500), "random directions": (0.02, 500), "dealt": (0.2, 9)})
+    assert told == "more than neurons (1.0%) and random directions (2.0%), not distinguishable from dealt (20.0%)"

@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_joint import bench
 
+from sae.activations.store import Provenance
 from sae.errors import ConfigError, EvaluationError
-from sae.inputs.concepts import World
+from sae.evaluation.sample import Sample
+from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.readings import latents
 from sae.lab.tuning import tuning as method
 from sae.lab.tuning.curves import Curves, fitted, scrambled, shapes
 from sae.lab.tuning.regions import Regions, known_places, moran, neighbours
 from sae.lab.tuning.sweeps import SWEPT, labelled, numeric, shown
+from sae.lab.tuning.tuned import CLASS_DEALS, Tuned
 from sae.lab.tuning.tuning import Config
 from sae.lab.workbench import Workbench
 
@@ -125,10 +128,73 @@ def with_numbers(map_of_classes: bool) -> Workbench:
     sample = made.sample
     number = sample.labels["concept"]
     factors = dict(sample.factors) | {"age": np.where((number == 0) | (number == 6), 1.0, 2.0)}
+    factors["age"][:2] = 2  # a cat and a dog: the number is not the same in all of a class
     if map_of_classes:
         factors |= {"map_x": (number % 4).astype(float), "map_y": (number // 4).astype(float)}
     made.__dict__["sample"] = replace(sample, factors=factors)
     return made
+
+
+N_CLASSES, N_EACH = 32, 6
+
+
+def with_places(seed: int = 0) -> tuple[Sample, np.ndarray, torch.Tensor]:
+    """Return items of classes that have places in random order, and units: by place, by class alone, by a category."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.arange(N_CLASSES).repeat_interleave(N_EACH)
+    place = torch.randperm(N_CLASSES, generator=generator).double()
+    apart = torch.randn(N_CLASSES, generator=generator, dtype=torch.float64)
+    values = torch.stack([place / N_CLASSES, apart, (place > 20).double()], 1)[classes]
+    values = values + 0.02 * torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    n = len(classes)
+    number = np.append(place.numpy(), np.nan)[np.where(classes.numpy() == 3, N_CLASSES, classes.numpy())]
+    return (
+        Sample(
+            x=torch.zeros(n, 1), rows=Provenance(torch.arange(n), torch.zeros(n).int(), torch.full((n,), 4).byte()),
+            pooled=True, labels={}, factors={"map_x": number}, label_names={}, match=torch.arange(n) % 2 == 0,
+        ),
+        classes.numpy(),
+        values,
+    )  # fmt: skip
+
+
+def test_where_a_class_lies_is_told_from_which_class_it_is() -> None:
+    sample, classes, values = with_places()
+    by_class = Tuned.of(values, labelled(sample, "map_x", 24, classes), 4, 0)
+    assert by_class.curves.explained[0] > 0.9 and by_class.curves.explained[2] > 0.6  # its border is within a level
+    assert by_class.curves.explained[1] < 0.3
+    beyond = (by_class.chance >= by_class.curves.explained).double().mean(0) < 0.05
+    assert beyond.tolist() == [True, False, True] and len(by_class.chance) == CLASS_DEALS
+    assert by_class.figures("units", 0)["units, beyond 95 % of its deals"] == pytest.approx(2 / 3)
+    dealt_over_items = Tuned.of(values, labelled(sample, "map_x", 24), 4, 0)
+    assert dealt_over_items.tuned.all(), "any order of the classes explains the unit that tells them apart"
+
+
+def test_classes_have_a_level_and_a_half_and_keep_the_half_when_dealt() -> None:
+    sample, classes, values = with_places()
+    sweep = labelled(sample, "map_x", 24, classes)
+    assert sweep.n_classes == N_CLASSES - 1 and len(sweep.values) == (N_CLASSES - 1) // 2
+    assert ((sweep.level == -1) == torch.from_numpy(classes == 3)).all()
+    means, level, thing, match = sweep.placed(values)
+    torch.testing.assert_close(means[5], values[classes == 6].mean(0))
+    for number in range(len(sweep.values)):
+        assert set(match[level == number].tolist()) == {True, False}
+    dealt = scrambled(level, thing, 1)
+    assert (dealt != level).any()
+    for half in (match, ~match):
+        assert sorted(dealt[half].tolist()) == sorted(level[half].tolist())
+    few = np.where(classes < 7, classes, -1)
+    with pytest.raises(EvaluationError, match="'map_x' is the same in all of a class and 6 classes have one"):
+        labelled(sample, "map_x", 24, few)
+    varied = sample.factors["map_x"].copy()
+    varied[0] += 1
+    assert labelled(replace(sample, factors={"map_x": varied}), "map_x", 24, classes).n_classes == 0
+
+
+def test_the_concept_world_is_tuned_over_its_map_too() -> None:
+    made = with_numbers(True)
+    object.__setattr__(made, "inputs", ConceptInputs(World(), "score", 4))
+    assert method._factors(made, Config(dictionary="toy", store=Path())) == (*SWEPT, "map_x", "map_y")
 
 
 def test_classes_that_are_called_numbers_are_numbers() -> None:
@@ -164,7 +230,9 @@ def test_places_come_from_labels_or_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_whole_run_on_labels_that_are_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: bool) -> None:
     monkeypatch.setattr(Workbench, "open", lambda config: with_numbers(mapped))
-    found = method.run(Config(dictionary="toy", store=tmp_path, factors=("age",), n_levels=4))
+    factors = ("age", "map_x") if mapped else ("age",)
+    found = method.run(Config(dictionary="toy", store=tmp_path, factors=factors, n_levels=4))
+    assert ("dealt among 8 classes" in found.verdict) == mapped
     assert found.rows[0]["latent"] == 0 and found.rows[0]["explained"] > 0.9 and found.rows[0]["prefers"] == 1
     assert found.figures["age, latents, tuned by chance"] < 0.2
     assert ("lab-regions" in found.pictures) == mapped == ("map, latents, clustered" in found.figures)

@@ -24,9 +24,9 @@ from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.associations.families_picture import families_picture
 from sae.lab.associations.frequency import MIN_CLASSES, OTHER_SEED, Owned, Related
 from sae.lab.associations.grouping import Grouped, by_label, by_text
-from sae.lab.concepts import Concepts, too_few
+from sae.lab.concepts import Concepts, beside, too_few
 from sae.lab.finding import Finding
-from sae.lab.spread import Spread
+from sae.lab.spread import Drawn, Spread, joined
 from sae.lab.words.joint import JointSpace, Way, before_selection
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -80,11 +80,15 @@ def run(config: Config) -> Finding:
     figures |= concepts.figures
     for who, one in related.items():
         figures |= one.figures(who)
+        for what, above in related[LATENTS].above(one).items() if who != LATENTS else ():
+            figures |= above.figures(f"{LATENTS}, {what} above {who}")
     frequency = known_frequencies(bench, config.frequencies) if related else None
     rows = _rows(sets, grouped, groups, space, concepts, owned[LATENTS])
     drawn = None if frequency is None else (frequency[concepts.numbers], owned[LATENTS], related)
     picture = families_picture(groups, grouped, drawn)
-    return Finding("families", bench.about, figures, rows, _verdict(figures, related), {"lab-families": picture})
+    return Finding(
+        "families", bench.about, figures, rows, _verdict(figures, grouped, related), {"lab-families": picture}
+    )
 
 
 def _areas(
@@ -201,28 +205,44 @@ def _rows(
     ]
 
 
-def _verdict(figures: Mapping[str, float], related: Mapping[str, Related]) -> str:
-    of = lambda who, what: figures[f"{who}, {what}"]  # noqa: E731
-    counted = "; ".join(
-        f"{who} {of(who, 'with a group by label'):.0%}, {of(who, 'with a group by text'):.0%}, "
-        f"{of(who, 'with one by both'):.0%}"
-        for who in (LATENTS, *CONTROLS)
-    )
-    text = f"Units with a group by label, by text, and with the same one by both: {counted}."
+def _verdict(figures: Mapping[str, float], grouped: Mapping[str, Grouped], related: Mapping[str, Related]) -> str:
+    n = {who: len(one.by_label) for who, one in grouped.items()}
+    counted = []
+    for how in ("a group by label", "a group by text", "the same one by both"):
+        name = "one by both" if "both" in how else how
+        share = {who: figures[f"{who}, with {name}"] for who in n}
+        told = beside(share[LATENTS], n[LATENTS], {who: (share[who], n[who]) for who in CONTROLS})
+        counted.append(f"{how}: {share[LATENTS]:.1%} of latents, {told}")
+    text = f"With {'; '.join(counted)}."
     if f"{LATENTS}, agreement" in figures:
-        text += (
-            f" Where a latent has both they agree for {of(LATENTS, 'agreement'):.0%} "
-            f"(by chance {of(LATENTS, 'agreement by chance'):.0%})."
-        )
+        agrees, chance = figures[f"{LATENTS}, agreement"], figures[f"{LATENTS}, agreement by chance"]
+        beyond = Spread(*(figures[f"{LATENTS}, agreement{end}"] - chance for end in ("", ", low", ", high")))
+        with_both = {who: int(one.both.sum()) for who, one in grouped.items()}
+        others = {who: (figures[f"{who}, agreement"], with_both[who]) for who in CONTROLS if with_both[who]}
+        text += f" Where a latent has both they agree for {agrees:.0%}, {beyond.said} chance ({chance:.0%})"
+        text += f" and {beside(agrees, with_both[LATENTS], others)}." if others else "."
     text += too_few(figures)
-    if not related:
-        return text
-    slope, other = related[LATENTS].slope, related.get(OTHER_SEED)
-    told = (
-        "more often have" if slope.low > 0 else "less often have" if slope.high < 0 else "are not more likely to have"
+    return text + (_of_frequency(related) if related else "")
+
+
+def _of_frequency(related: Mapping[str, Related]) -> str:
+    mine, others = related[LATENTS], {who: one for who, one in related.items() if who != LATENTS}
+    above = {who: mine.above(one) for who, one in others.items()}
+
+    def told(what: str, of: Mapping[str, Drawn]) -> str:
+        called = {who: f"{who.replace(f'{LATENTS}, ', 'the ')} ({of[who].value:+.2f})" for who in others}
+        return joined({called[who]: above[who][what].said for who in others})
+
+    slope, ranks = mine.slope.spread, mine.ranks.spread
+    often = {"more than": "more often have", "less than": "less often have"}.get(
+        slope.said, "are not more likely to have"
     )
-    text += f" Frequent classes {told} a latent of their own: log odds {_signed(slope)} per decade"
-    return text + (f", by the other seed's frequencies {_signed(other.slope)}." if other is not None else ".")
+    return (
+        f" Frequent classes {often} a latent of their own: log odds {_signed(slope)} per decade, "
+        f"{told('log odds per decade', {who: one.slope for who, one in others.items()})}; the best latent's AUC goes "
+        f"with frequency by a rank correlation of {_signed(ranks)}, "
+        f"{told('rank correlation', {who: one.ranks for who, one in others.items()})}."
+    )
 
 
 def _signed(spread: Spread) -> str:

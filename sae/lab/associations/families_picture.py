@@ -84,11 +84,9 @@ def _frequency(part: Any, frequency: Tensor, owned: Owned, related: Mapping[str,
     looks = {"latents": ("-", style(0)["color"]), OTHER_SEED: ((0, (4, 2)), "0.5")}
     for name, (line, colour) in looks.items():
         if name in related:
-            one = related[name]
-            chance = 1 / (1 + np.exp(-(one.intercept + one.slope.mean * span)))
-            label = (
-                f"{name.removeprefix('latents, ')}: {one.slope.mean:+.2f} [{one.slope.low:+.2f}, {one.slope.high:+.2f}]"
-            )
+            slope = related[name].slope.spread
+            chance = 1 / (1 + np.exp(-(related[name].intercept + slope.mean * span)))
+            label = f"{name.removeprefix('latents, ')}: {slope.mean:+.2f} [{slope.low:+.2f}, {slope.high:+.2f}]"
             axes.plot(10**span, chance, linestyle=line, color=colour, linewidth=1.4, label=label)
     axes.set_xscale("log")
     axes.set_ylim(-0.06, 1.06)

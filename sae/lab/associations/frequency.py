@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.metric import resampled
-from sae.lab.spread import LEVELS, Spread, rank_correlation
+from sae.lab.spread import Drawn, Spread, rank_correlation
 
 STEPS, RIDGE = 30, 1e-4
 OTHER_SEED = "latents, other seed's frequencies"
@@ -53,11 +53,11 @@ class Related:
         number: Spearman's correlation of the number of units with the frequency.
     """
 
-    slope: Spread
+    slope: Drawn
     intercept: float
-    ranks: Spread
-    within: Spread
-    number: Spread
+    ranks: Drawn
+    within: Drawn
+    number: Drawn
 
     @classmethod
     def of(
@@ -67,9 +67,8 @@ class Related:
         x = frequency.double().log10()
         point = logistic(x, owned.own, torch.ones(1, len(x), dtype=torch.float64))[0]
         drawn = logistic(x, owned.own, resampled(len(x), seed))[:, 1]
-        low, high = drawn.quantile(torch.tensor(LEVELS, dtype=torch.float64)).tolist()
         return cls(
-            Spread(float(point[1]), low, high),
+            Drawn(float(point[1]), drawn),
             float(point[0]),
             rank_correlation(owned.auc, x, seed),
             rank_correlation(within(owned.auc, group), within(x, group), seed),
@@ -78,11 +77,15 @@ class Related:
 
     def figures(self, who: str) -> dict[str, float]:
         return (
-            self.slope.figures(f"{who}, log odds per decade")
-            | self.ranks.figures(f"{who}, rank correlation")
-            | self.within.figures(f"{who}, rank correlation within groups")
-            | self.number.figures(f"{who}, number per class, rank correlation")
+            self.slope.spread.figures(f"{who}, log odds per decade")
+            | self.ranks.spread.figures(f"{who}, rank correlation")
+            | self.within.spread.figures(f"{who}, rank correlation within groups")
+            | self.number.spread.figures(f"{who}, number per class, rank correlation")
         )
+
+    def above(self, other: "Related") -> dict[str, Spread]:
+        """Return how much more of each goes with frequency than of another's, over resamples of the same classes."""
+        return {"log odds per decade": self.slope.minus(other.slope), "rank correlation": self.ranks.minus(other.ranks)}
 
 
 def within(values: Float[Tensor, " classes"], group: Int[Tensor, " classes"]) -> Float[Tensor, " classes"]:

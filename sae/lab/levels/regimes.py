@@ -15,12 +15,16 @@ import numpy as np
 from sae.errors import ConfigError
 from sae.evaluation.families import entropy_family
 from sae.evaluation.pictures import GREY, style
-from sae.features.judging.agreement import wilson
+from sae.lab.concepts import beside
 from sae.lab.finding import Finding, Picture
 from sae.lab.levels import mixes
+from sae.lab.levels.counted import called, shares
 from sae.lab.levels.levels import MEDIUM, STRONG
 from sae.lab.readings import Family, Readings, latents, neurons, random
 from sae.lab.workbench import Workbench, WorkbenchConfig
+
+N_NAMED = 5
+"""Units whose numbers are written into the picture, those with the largest standard scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,26 +116,40 @@ def _commonest(counts: Any, family: Family, n: int = 3) -> str:
 
 
 def draw_regimes(found: Sequence[Regimes]) -> Any:
-    """Draw the excess divergence of every tested unit against the items of its strong band, a panel for each kind."""
+    """Draw every tested unit's divergence beyond chance, a panel for each kind, and the shares that change."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 * len(found) + 0.8, 3.0), layout="constrained")
-    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(12.4, 3.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(3, 1.15))[0]
+    panels = left.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
     for number, (axes, kind) in enumerate(zip(panels, found, strict=True)):
-        rows = kind.rows()
-        for beyond in (False, True):
-            chosen = [row for row in rows if row["beyond_chance"] is beyond]
-            colour = style(number)["color"] if beyond else "0.75"
-            across = [row["n_strong"] for row in chosen]
-            axes.scatter(across, [row["bits"] - row["dealt"] for row in chosen], s=9, color=colour, linewidths=0)
-        axes.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        title = f"{kind.name.replace('_', ' ')}s: {sum(kind.found)} of {kind.n_tested} tested"
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("items at 90-100 % of the maximum", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
+        _units(axes, kind, style(number))
     panels[0].set_ylabel("divergence beyond chance, bits", fontsize=9)
+    axes = right.subplots()
+    shares(axes, [(called(kind.name), sum(kind.found), kind.n_tested) for kind in found])
+    axes.set_xlim(left=0)
+    axes.set_xlabel("of those tested, beyond chance", fontsize=8)
     return figure
+
+
+def _units(axes: Any, kind: Regimes, look: dict[str, str]) -> None:
+    """Draw the units of one kind: grey if chance would do, coloured if not, and the clearest with their numbers."""
+    rows = kind.rows()
+    # Many units have as many items; they are spread a little around that number.
+    aside = np.random.default_rng(0).uniform(-0.32, 0.32, len(rows))
+    across = np.array([row["n_strong"] for row in rows]) + aside
+    height = np.array([row["bits"] - row["dealt"] for row in rows])
+    beyond = np.array([row["beyond_chance"] for row in rows], dtype=bool)
+    axes.scatter(across[~beyond], height[~beyond], s=9, color="0.78", linewidths=0)
+    axes.scatter(across[beyond], height[beyond], s=22, linewidths=0, **look)
+    for row, x, y in list(zip(rows, across, height, strict=True))[:N_NAMED]:
+        if row["beyond_chance"]:
+            axes.annotate(row["unit"].partition(":")[2], (x, y), (4, 2), textcoords="offset points", fontsize=7)
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    axes.set_title(f"{called(kind.name)}: {kind.n_tested:,} of {len(kind.changes):,} tested", fontsize=9, loc="left")
+    axes.set_xlabel("items at 90-100 % of the maximum", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def run(config: Config) -> Finding:
@@ -148,7 +166,9 @@ def run(config: Config) -> Finding:
     rows = [row for kind in found for row in kind.rows()]
     caption = (
         f"Jensen-Shannon divergence between the mix of {family.name} at 50-70 % and at 90-100 % of each unit's "
-        "maximum, less its mean when labels are dealt out within both bands. Coloured: beyond chance, 5 % family-wise."
+        "maximum, less its mean when labels are dealt out within both bands. Coloured: beyond chance, 5 % family-wise; "
+        "the clearest with their numbers. Right: their share of the units that have enough items in both bands to be "
+        "tested, with 95 % intervals."
     )
     pictures = {"lab-regimes": Picture(lambda: draw_regimes(found), rows, caption)} if rows else {}
     return Finding("regimes", bench.about, figures, rows[: config.n_listed], say(found, family.name), pictures)
@@ -160,7 +180,6 @@ def say(found: Sequence[Regimes], family: str) -> str:
     text = f"between medium and strong activation the mix of {family} changes beyond chance in {'; '.join(parts)}"
     if not found[0].n_tested:
         return "no latent is near its maximum often enough to be tested; take more vectors."
-    (low, _), *others = (wilson(sum(kind.found), kind.n_tested) for kind in found if kind.n_tested)
-    return text + (
-        "." if all(low > high for _, high in others) else "; latents are not set apart from the controls by this."
-    )
+    share, *others = ((kind.name, sum(kind.found) / kind.n_tested, kind.n_tested) for kind in found if kind.n_tested)
+    controls = {called(name): (control, n) for name, control, n in others}
+    return f"{text}; latents {beside(*share[1:], controls)}." if controls else f"{text}."

@@ -5,7 +5,7 @@ lowest over its rows: the unit with its sign reversed. The label is the one most
 of the half to match on; how often it is found there is then counted on the other half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae.errors import ConfigError
-from sae.evaluation.pictures import style
+from sae.evaluation.pictures import GREY, style
 from sae.features.judging.agreement import wilson
+from sae.lab.concepts import beside
 from sae.lab.finding import Finding, Picture
+from sae.lab.levels.counted import called, shares
 from sae.lab.levels.levels import held_out_areas
 from sae.lab.readings import Readings, latents, neurons, random
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -184,19 +186,34 @@ class Side:
         return found
 
 
-def draw_sides(sides: Sequence[Side]) -> Any:
-    """Draw how often the suppressed label is on the most negative items, sorted, for each kind of units."""
+def draw_sides(sides: Sequence[Side], rows: Sequence[Sequence[Mapping[str, Any]]]) -> Any:
+    """Draw how much more often the suppressed label is on the most negative items than anywhere, and how many have one.
+
+    Args:
+        sides: of each kind of units.
+        rows: of each, as `Side.rows` returns them.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for number, side in enumerate(sides):
-        share = np.sort(side.suppressed.hits / side.negative.lowest[1].shape[1])[::-1]
-        x = (np.arange(len(share)) + 0.5) / len(share)
-        axes.plot(x, share, color=style(number)["color"], label=side.readings.name.replace("_", " ") + "s")
-    axes.set(xlabel="share of all units", ylabel="suppressed label's share\nof the most negative items", ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(10.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    for number, (side, of_side) in enumerate(zip(sides, rows, strict=True)):
+        excess = np.sort([row["share"] - row["base"] for row in of_side])[::-1]
+        x = (np.arange(len(excess)) + 0.5) / len(side.suppressed.p)
+        none = "" if len(excess) else " (none has a negative side)"
+        left.plot(x, excess, color=style(number)["color"], linewidth=1.6, label=called(side.readings.name) + none)
+    left.axhline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    left.set_xlabel("units, of all", fontsize=9)
+    left.set_ylabel("suppressed label's share of the most\nnegative items, less that of all items", fontsize=9)
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    left.tick_params(labelsize=8)
+    left.legend(frameon=False, fontsize=8)
+    left.spines[["top", "right"]].set_visible(False)
+    counts = [(called(side.readings.name), int(side.suppressed.found.sum()), len(side.suppressed.p)) for side in sides]
+    shares(right, counts, [side.by_chance for side in sides])
+    right.set_xlim(-0.02, 1)
+    right.set_xlabel("of all units, suppress a label beyond chance", fontsize=9)
     return figure
 
 
@@ -207,12 +224,15 @@ def run(config: Config) -> Finding:
     kinds = (latents(bench), raw, random(bench.sample, raw.n_units, config.seed))
     sides = [Side.of(kind, config) for kind in kinds]
     figures = {name: value for side in sides for name, value in side.figures().items()}
-    rows = [row for side in sides for row in side.rows()]
+    by_side = [side.rows() for side in sides]
+    rows = [row for of_side in by_side for row in of_side]
     caption = (
-        f"Of the most negative {config.share:.0%} of held-out items, the share with the label that the other half "
-        "names; units without a negative side count as 0."
+        f"Left: of the most negative {config.share:.0%} of held-out items, the share with the label that the other "
+        "half names, less that label's share of all held-out items; units in order, those without a negative side left "
+        "out. Right: units whose label is there beyond chance, family-wise, with 95 % intervals; grey: with labels "
+        "moved along the items."
     )
-    pictures = {"lab-suppression": Picture(lambda: draw_sides(sides), rows, caption)} if rows else {}
+    pictures = {"lab-suppression": Picture(lambda: draw_sides(sides, by_side), rows, caption)} if rows else {}
     return Finding("suppression", bench.about, figures, rows[: config.n_listed], say(sides), pictures)
 
 
@@ -223,8 +243,8 @@ def say(sides: Sequence[Side]) -> str:
         f"({side.by_chance:.1f} with labels moved)"
         for side in sides
     ]
-    (low, _), *others = (wilson(int(side.suppressed.found.sum()), len(side.suppressed.p)) for side in sides)
-    text = f"a label is over-represented on the negative side of {', '.join(parts)}"
-    return text + (
-        "." if low > max(high for _, high in others) else "; latents are not set apart from the controls by this."
+    share, *others = ((float(side.suppressed.found.mean()), len(side.suppressed.p)) for side in sides)
+    controls = {called(side.readings.name): one for side, one in zip(sides[1:], others, strict=True)}
+    return (
+        f"a label is over-represented on the negative side of {', '.join(parts)}; latents {beside(*share, controls)}."
     )

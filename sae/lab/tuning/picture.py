@@ -29,6 +29,7 @@ def tuning_picture(
             "factor": factor,
             "units": who,
             "explained": figures[f"{factor}, {who}, explained"],
+            "explained_by_chance": figures[f"{factor}, {who}, explained by chance"],
             "tuned": figures[f"{factor}, {who}, tuned"],
             "tuned_by_chance": figures[f"{factor}, {who}, tuned by chance"],
             "step_like": figures.get(f"{factor}, {who}, step-like", ""),
@@ -41,8 +42,14 @@ def tuning_picture(
         f"Left: latents of which {first} explains at least {CLEAR:.0%}, each a row, in the order of what they prefer "
         "on half of the pictures, shown on the other. Middle: the latents that it explains best. Right: the share of "
         "variance within pictures that a factor explains, mean over all units, and how many tuned units a step fits "
-        "better than a smooth bump (95 % intervals over units)."
+        "better than a smooth bump (95 % intervals over units). Grey: what is explained with dealt levels, in 95 % of "
+        "the deals."
     )
+    if of_classes := [factor for factor, sweep in sweeps.items() if sweep.n_classes]:
+        caption += (
+            f" {', '.join(of_classes)}: of the variance between classes, of which half is scored by the curve of the "
+            "other half, and among which levels are dealt."
+        )
     return Picture(lambda: _draw(sweeps[first], found[first]["latents"], rows, figures), rows, caption)
 
 
@@ -148,6 +155,9 @@ def _dots(axes: Any, rows: list[dict[str, Any]], key: str, figures: Mapping[str,
         for row in (row for row in rows if row["units"] == who and row[key] != ""):
             height = factors.index(row["factor"]) + 0.2 * (number - 1)
             name = f"{row['factor']}, {who}, {key.replace('_', '-')}"
+            if key == "explained":
+                chance = [figures[f"{name} by chance, {end}"] for end in ("low", "high")]
+                axes.plot(chance, [height] * 2, color="0.82", linewidth=5, solid_capstyle="butt", zorder=0)
             axes.plot(
                 [figures[f"{name}, low"], figures[f"{name}, high"]], [height] * 2, color=look["color"], linewidth=1.4
             )

@@ -6,9 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sae.lab.spread import Spread
+from sae.evaluation.metric import MIN_ITEMS
+from sae.lab.spread import LEVELS, Spread
 from sae.lab.tuning.curves import Curves, scrambled
 from sae.lab.tuning.sweeps import Sweep
+
+CLASS_DEALS = 199
+"""Deals among classes, which are few: all units share a deal, so a handful would say little."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,11 @@ class Tuned:
     @classmethod
     def of(cls, values: Float[Tensor, "items units"], sweep: Sweep, n_scrambled: int, seed: int) -> "Tuned":
         """Average the answers of units to the items of a sweep."""
-        there = sweep.level >= 0
-        values, match = values[there], sweep.sample.match[there]
-        level, thing = sweep.level[there], sweep.thing[there]
+        values, level, thing, match = sweep.placed(values)
         curves = Curves.of(values, level, thing, match)
         # With one thing in both halves levels are dealt within each half by what they are; the order is as good.
-        deals = [scrambled(level, thing, seed + number) for number in range(n_scrambled)]
+        n_deals = n_scrambled if sweep.owner is None else max(n_scrambled, CLASS_DEALS)
+        deals = [scrambled(level, thing, seed + number) for number in range(n_deals)]
         chance = torch.stack([Curves.of(values, dealt, thing, match).explained for dealt in deals])
         return cls(curves, chance, curves.step_likeness(sweep.circular))
 
@@ -55,8 +58,18 @@ class Tuned:
             **Spread.of(self.curves.explained.clamp(min=0), seed).figures(f"{who}, explained"),
             f"{who}, explained of all variance": float(self.curves.of_all.clamp(min=0).mean()),
             f"{who}, most explained": float(self.curves.explained.max()),
+            **self._by_chance(f"{who}, explained by chance"),
         }
-        if tuned.any():
+        if len(self.chance) >= CLASS_DEALS:
+            p = ((self.chance >= self.curves.explained).sum(0) + 1) / (len(self.chance) + 1)
+            found[f"{who}, beyond 95 % of its deals"] = float((p <= 0.05).double().mean())
+        if int(tuned.sum()) >= MIN_ITEMS:
             found |= Spread.of((self.step[tuned] > 0).double(), seed).figures(f"{who}, step-like")
             found[f"{who}, width"] = float(self.curves.width[tuned].median())
         return found
+
+    def _by_chance(self, name: str) -> dict[str, float]:
+        """Return what is explained of the mean unit with dealt levels, and within what 95 % of the deals lie."""
+        means = self.chance.clamp(min=0).mean(1)
+        low, high = means.quantile(torch.tensor(LEVELS, dtype=torch.float64)).tolist()
+        return {name: float(means.mean()), f"{name}, low": low, f"{name}, high": high}

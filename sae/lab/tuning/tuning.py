@@ -1,8 +1,10 @@
 """Tuning curves over continuous factors: how much of a unit a factor explains, and is the curve a step or a slope?
 
 In the concept world photos are rendered anew, equal in all but one factor; of other inputs the numeric labels are cut
-into levels, with nothing held equal. Units are read by their pre-activations, as a code of few latents would cut the
-flanks of every curve off. Curves are fitted on half of the pictures and scored on the others.
+into levels, with nothing held equal. A number that all items of a class share, such as a place on a map, is a level of
+the class: half of the classes is scored by the curve of the other half. Units are read by their pre-activations, as a
+code of few latents would cut the flanks of every curve off. Curves are fitted on half of the pictures and scored on the
+others.
 """
 
 from collections.abc import Mapping
@@ -39,7 +41,7 @@ class Config(WorkbenchConfig):
     n_levels: int = 24
     """Levels of a factor."""
     n_scrambled: int = 4
-    """Repeat with levels dealt out at random so often."""
+    """Repeat with levels dealt out at random so often, or 199 times where they are dealt among classes."""
     map: tuple[str, str] = ("map_x", "map_y")
     """Labels that say where a class lies on a map; no map is drawn where the inputs have none."""
     places: Path | None = None
@@ -80,14 +82,14 @@ def run(config: Config) -> Finding:
         regions = {name: Regions.of(readings, bench, places) for name, readings in sets.items()}
         figures |= region_figures(regions, config.seed)
         pictures["lab-regions"] = region_picture(regions, bench.inputs, config.seed)
-    return Finding("tuning", bench.about, figures, rows, _verdict(figures, list(found)), pictures)
+    return Finding("tuning", bench.about, figures, rows, _verdict(figures, sweeps), pictures)
 
 
 def _factors(bench: Workbench, config: Config) -> tuple[str, ...]:
     if config.factors:
         return config.factors
     if isinstance(bench.inputs, ConceptInputs):
-        return tuple(SWEPT)
+        return (*SWEPT, *(axis for axis in config.map if axis in numeric(bench.sample)))
     if not (known := tuple(numeric(bench.sample))) and config.places is None:
         raise EvaluationError(f"{bench.inputs.describe()}: these inputs have no numbers as labels to tune over.")
     return known
@@ -96,7 +98,9 @@ def _factors(bench: Workbench, config: Config) -> tuple[str, ...]:
 def _sweep(bench: Workbench, config: Config, factor: str) -> Sweep:
     inputs = bench.inputs
     if not isinstance(inputs, ConceptInputs) or (factor not in SWEPT and factor in numeric(bench.sample)):
-        return labelled(bench.sample, factor, config.n_levels)
+        classes = getattr(inputs, "classes", None)
+        of = None if classes is None else bench.sample.labels[classes.family]
+        return labelled(bench.sample, factor, config.n_levels, of, config.seed)
     hookpoint = bench.dictionary.provenance["hookpoint"]
     return rendered(bench.subject, hookpoint, inputs.world, factor, config.n_things, config.n_levels, config.seed)
 
@@ -125,13 +129,14 @@ def _rows(sweep: Sweep, tuned: Tuned, config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def _verdict(figures: Mapping[str, float], factors: list[str]) -> str:
-    if not factors:
+def _verdict(figures: Mapping[str, float], sweeps: Mapping[str, Sweep]) -> str:
+    if not sweeps:
         return _map_verdict(figures)
     told, set_apart, kinds = [], [], []
-    for factor in factors:
+    for factor, sweep in sweeps.items():
+        among = f", dealt among {sweep.n_classes} classes" if sweep.n_classes else ""
         name, controls = f"{factor}, {LATENTS}", [f"{factor}, {who}" for who in CONTROLS]
-        told.append(f"{factor} {figures[f'{name}, tuned']:.0%} ({figures[f'{name}, tuned by chance']:.1%})")
+        told.append(f"{factor} {figures[f'{name}, tuned']:.1%} ({figures[f'{name}, tuned by chance']:.1%}{among})")
         if all(figures[f"{name}, explained, low"] > figures[f"{one}, explained, high"] for one in controls):
             set_apart.append(factor)
         low, high = (figures.get(f"{name}, step-like, {end}", float("nan")) for end in ("low", "high"))

@@ -22,6 +22,7 @@ from sae.evaluation.labels import MONOSEMANTIC_AUC
 from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
 from sae.evaluation.weights import Weights
+from sae.lab.concepts import beside
 from sae.lab.finding import Finding, Picture
 from sae.lab.typography.lettered import ANAGRAM, CLASS, KINDS, KNOWN, LETTERS, Shown, strings_of
 from sae.lab.typography.reading_picture import draw
@@ -31,7 +32,8 @@ from sae.lab.workbench import Workbench, WorkbenchConfig
 LATENTS = "latents"
 TEXT_SHARE = 0.9
 """Share of activation from which on a unit is for text."""
-SETS = (LATENTS, "latents before selection", "neurons", "random directions")
+CONTROLS = ("neurons", "random directions")
+SETS = (LATENTS, "latents before selection", *CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,27 +336,36 @@ def best_strings(shown: Shown, responses: Responses, units: Tensor, n: int) -> l
 def verdict(figures: Mapping[str, float]) -> str:
     """Say how many latents read, and whether more than the controls do."""
     get = lambda name, what: figures[f"{name}: {what}"]  # noqa: E731
-    what = "class strings with a unit"
-    controls = ("neurons", "random directions")
-    listed = ", ".join(f"{name} {get(name, what):.0%}" for name in controls)
-    n_read, letters = get(LATENTS, "units that read"), get(LATENTS, f"{LETTERS} strings with a unit")
+    n, before = int(figures["classes"]), SETS[1]
+
+    def units(what: str) -> str:
+        n_units = {name: int(get(name, "units")) for name in (LATENTS, *CONTROLS)}
+        share = {name: get(name, what) / n_units[name] for name in n_units}
+        return beside(share[LATENTS], n_units[LATENTS], {name: (share[name], n_units[name]) for name in CONTROLS})
+
+    def names(what: str, who: str) -> str:
+        return beside(get(who, what), n, {name: (get(name, what), n) for name in CONTROLS})
+
     texture = ""
-    if n_read:
+    if get(LATENTS, "units that read"):
         apart = get(LATENTS, "words from letters, of units that read")
         texture = f", and words from random letters by {apart:.2f} on average" + (
             ": they see text rather than read it" if apart < 0.6 else ""
         )
-    both = "classes read and seen by one unit"
-    shuffled = get(LATENTS, f"{what}, shuffled")
+    read, both, letters = "class strings with a unit", "classes read and seen by one unit", "strings of random letters"
+    shares = {
+        letters: (get(LATENTS, f"{LETTERS} strings with a unit"), n),
+        "names dealt at random": (get(LATENTS, f"{read}, shuffled"), n),
+    }
     return (
-        f"{n_read:.0f} of {get(LATENTS, 'units'):.0f} latents tell words from things (AUC above {MONOSEMANTIC_AUC})"
-        f"{texture}; {get(LATENTS, 'units for text'):.0f} fire nine times as much for words as for things, "
-        f"{get(LATENTS, 'of these for random letters too'):.0f} of them for random letters too (random directions "
-        f"{get('random directions', 'units for text'):.0f}). {get(LATENTS, what):.0%} of "
-        f"{figures['classes']:.0f} class names have a latent that tells them from all other strings in unseen fonts "
-        f"({get(SETS[1], what):.0%} before selection; {listed}; names dealt at random "
-        f"{shuffled:.0%}; strings of random letters {letters:.0%}), and one latent both reads and sees "
-        f"{get(LATENTS, both):.0%} ({get(SETS[1], both):.0%} before selection)."
+        f"{get(LATENTS, 'units that read'):.0f} of {get(LATENTS, 'units'):.0f} latents tell words from things (AUC "
+        f"above {MONOSEMANTIC_AUC}), {units('units that read')}{texture}; {get(LATENTS, 'units for text'):.0f} fire "
+        f"nine times as much for words as for things, {units('units for text')}, "
+        f"{get(LATENTS, 'of these for random letters too'):.0f} of them for random letters too. "
+        f"{get(LATENTS, read):.0%} of {n} class names have a latent that tells them from all other strings in unseen "
+        f"fonts, {names(read, LATENTS)}, {beside(get(LATENTS, read), n, shares)}; before selection "
+        f"{get(before, read):.0%}, {names(read, before)}. One latent both reads and sees {get(LATENTS, both):.0%}, "
+        f"{names(both, LATENTS)}; before selection {get(before, both):.0%}, {names(both, before)}."
     )
 
 

@@ -1,5 +1,6 @@
-"""Other networks at work on the items of a workbench: another seed, another architecture, another tower."""
+"""Other networks at work on the items of a workbench: another seed, size or architecture, another tower."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Sample, Units
 from sae.features.building.known import raw_neurons
 from sae.lab.workbench import Workbench
+from sae.subjects.base import Subject
+from sae.subjects.load import load
 
 NEURONS = "neurons:"
 """Begins the name of raw neurons, which a hookpoint ends: neurons:visual.layer4.0.hook_post."""
@@ -74,19 +77,21 @@ def open_network(bench: Workbench, name: str, store: Path) -> Network:
         if _canonical(subject) != _canonical(opened.subject_id):
             raise EvaluationError(f"{name}: was trained on {subject}, {store} holds {opened.subject_id}.")
         vectors = opened.vectors(dictionary.provenance["hookpoint"], TRAINING_KINDS)
-    return network(bench, name, dictionary, taken(bench.sample, vectors), opened.subject_id, vectors.hookpoint.name)
+    same = _canonical(opened.subject_id) == _canonical(bench.subject.id)
+    subject = bench.subject if same else load(opened.subject_id)
+    return network(bench, name, dictionary, taken(bench.sample, vectors), subject, vectors.hookpoint.name)
 
 
 def network(
-    bench: Workbench, name: str, dictionary: Dictionary, sample: Sample, subject: str, hookpoint: str
+    bench: Workbench, name: str, dictionary: Dictionary, sample: Sample, subject: Subject, hookpoint: str
 ) -> Network:
     """Say what a network is beside the workbench's, and what stands beside its units."""
     units = Units(name, dictionary, sample)
-    own = _canonical(bench.subject.id), bench.dictionary.provenance.get("hookpoint", "")
-    relation, counted = _relation(own, (_canonical(subject), hookpoint))
+    own = bench.subject, bench.dictionary.provenance.get("hookpoint", "")
+    relation, counted = _relation(own, (subject, hookpoint))
     rows = units.row_responses
     controls = random_directions(sample.x, rows.n_fired.double() / rows.n_items, bench.seed + 1)
-    title = f"{_canonical(subject).removeprefix(builtin.PREFIX)}\n{hookpoint}"
+    title = f"{_canonical(subject.id).removeprefix(builtin.PREFIX)}\n{hookpoint}"
     if name.startswith(NEURONS):
         title += " (neurons)"
     return Network(
@@ -129,15 +134,15 @@ def _canonical(subject: str) -> str:
     return builtin.canonical(subject) if subject.startswith(builtin.PREFIX) else subject
 
 
-def _relation(own: tuple[str, str], other: tuple[str, str]) -> tuple[str, bool]:
+def _relation(own: tuple[Subject, str], other: tuple[Subject, str]) -> tuple[str, bool]:
     """Return what another network is, and whether it counts as one."""
     (subject, hookpoint), (other_subject, other_hookpoint) = own, other
     towers = [
         name.partition(".")[0] if name.startswith(("visual.", "text.")) else "" for name in (hookpoint, other_hookpoint)
     ]
     parts = []
-    if subject != other_subject:
-        parts.append("other seed" if subject.partition("@")[0] == other_subject.partition("@")[0] else "other network")
+    if _canonical(subject.id) != _canonical(other_subject.id):
+        parts.append(_kinship(subject, other_subject))
     if towers[0] != towers[1]:
         parts.append("other tower")
     if not parts:
@@ -145,6 +150,28 @@ def _relation(own: tuple[str, str], other: tuple[str, str]) -> tuple[str, bool]:
     if towers[0] == towers[1] and hookpoint != other_hookpoint:
         parts.append("other place")
     return ", ".join(parts), True
+
+
+def _kinship(subject: Subject, other: Subject) -> str:
+    """Tell other seeds, trainings, sizes and architectures apart, by names and by what hookpoints there are.
+
+    Subjects of one architecture have the same kinds of hookpoints (and of language models the same class); if of one
+    size, too, as many and as wide.
+    """
+    own_form, form = _form(subject), _form(other)
+    if own_form != form:
+        return "other architecture"
+    widths = [{name: point.d_in for name, point in one.hookpoints().items()} for one in (subject, other)]
+    if widths[0] != widths[1]:
+        return "other size"
+    stems = {_canonical(one.id).partition("@")[0] for one in (subject, other)}
+    return "other seed" if len(stems) == 1 else "other training"
+
+
+def _form(subject: Subject) -> tuple[str, str, frozenset[str]]:
+    """Return what all sizes of an architecture have in common: hookpoints without their numbers."""
+    names = frozenset(re.sub(r"\d+", "#", name) for name in subject.hookpoints())
+    return subject.kind, subject.provenance().get("architecture", ""), names
 
 
 def share_of(found: Float[Tensor, "networks units"] | Tensor, n: int) -> float:

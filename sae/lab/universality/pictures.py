@@ -61,8 +61,10 @@ class Cell:
         return cls(unit, r, found, None, tuple(lines))
 
 
-def draw_gallery(titles: Sequence[str], names: Sequence[str], cells: Sequence[Sequence[Cell]]) -> Any:
-    """Draw latents as rows and networks as columns."""
+def draw_gallery(
+    titles: Sequence[str], names: Sequence[str], found_in: Sequence[str], cells: Sequence[Sequence[Cell]]
+) -> Any:
+    """Draw latents as rows, each with in how many networks it is found, and networks as columns."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.5 * len(titles) + 0.9, 0.95 * len(names) + 0.6), layout="constrained")
@@ -81,7 +83,8 @@ def draw_gallery(titles: Sequence[str], names: Sequence[str], cells: Sequence[Se
                     0, 1 - (number + 0.5) / N_TOP, line, fontsize=6, family="monospace", va="center", clip_on=True,
                     color="black" if cell.found else GREY, transform=axes.transAxes, parse_math=False,
                 )  # fmt: skip
-            said = "none" if cell.unit < 0 else f"{cell.unit}" if column == 0 else f"{cell.unit}   r {cell.r:.2f}"
+            own = f"{cell.unit}   $\\bf{{{found_in[row].replace(' ', '~')}}}$"
+            said = "none" if cell.unit < 0 else own if column == 0 else f"{cell.unit}   r {cell.r:.2f}"
             axes.set_xlabel(said, fontsize=7, color="black" if cell.found else GREY, labelpad=2)
             if row == 0:
                 axes.set_title(titles[column], fontsize=7.5)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.labels import best_labels
 from sae.evaluation.responses import Responses, SparseResponses
 from sae.evaluation.universality import Partners, best_partners, shuffled_items
+from sae.lab.concepts import beside
 from sae.lab.finding import Finding, Picture
 from sae.lab.universality.networks import Network, open_network, share_of
 from sae.lab.universality.pictures import Cell, draw_gallery, draw_shares
@@ -129,16 +130,19 @@ def finding(bench: Workbench, networks: Sequence[Network], config: Config) -> Fi
     rows = _rows(bench, networks, found["latents"], names)
     chosen = len(shown) if config.latents else config.n_best
     called = [names[latent] + ("" if place < chosen else "\nat random") for place, latent in enumerate(shown)]
-    titles = ["the latent itself", *(f"{one.title}\n{one.relation}" for one in networks)]
-    cited = [{"latent": latent, "network": title.replace("\n", " "), "unit": cell.unit, "r": cell.r}
+    titles = ["the latent itself", *(f"{one.title}\n{one.relation}{_uncounted(one, counted)}" for one in networks)]
+    n_found = _n_found(networks, found["latents"])
+    of = [f"found in {int(n_found[latent])} of {sum(counted) or len(counted)} networks" for latent in shown]
+    cited = [{"latent": latent, "network": title.replace("\n", " "), "unit": cell.unit, "r": cell.r,
+              "found": cell.found, "found in": int(n_found[latent])}
              for latent, cells in zip(shown, gallery, strict=True)
              for title, cell in zip(titles, cells, strict=True)]  # fmt: skip
     pictures = {
         "lab-universality": Picture(
-            lambda: draw_gallery(titles, called, gallery),
+            lambda: draw_gallery(titles, called, of, gallery),
             cited,
             _how_shown(config) + " Each cell: where the counterpart fires most, with its number and its correlation r "
-            "on held-out items; grey: not above the bar.",
+            "on held-out items; faded: not above the bar. Another place of the same tower is not counted.",
         ),
         "lab-universality-shares": Picture(
             lambda: draw_shares(shares),
@@ -232,13 +236,21 @@ def _gallery(
     return rows
 
 
+def _n_found(networks: Sequence[Network], of_latents: Sequence[Counterparts]) -> Int[Tensor, " latents"]:
+    """Return in how many of the networks that count each latent is found; of all of them if none counts."""
+    counted = torch.tensor([one.counted for one in networks])
+    return torch.stack([one.found for one in of_latents])[counted | (not counted.any())].sum(0)
+
+
+def _uncounted(one: Network, counted: Sequence[bool]) -> str:
+    return " (not counted)" if any(counted) and not one.counted else ""
+
+
 def _rows(
     bench: Workbench, networks: Sequence[Network], of_latents: Sequence[Counterparts], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return one row per latent that fires, found in the most networks first."""
-    counted = [one.counted for one in networks]
-    n_found = torch.stack([one.found for one in of_latents])[torch.tensor(counted) | (not any(counted))].sum(0)
-    rows = []
+    n_found, counted, rows = _n_found(networks, of_latents), [one.counted for one in networks], []
     for latent in bench.latents.alive.nonzero()[:, 0].tolist():
         row: dict[str, Any] = {"latent": latent, "label": names[latent], "found in": int(n_found[latent])}
         row["of"] = sum(counted) or len(networks)
@@ -252,12 +264,21 @@ def _rows(
 def _verdict(
     networks: Sequence[Network], found: Mapping[str, list[Counterparts]], shares: Mapping[str, Sequence[float]]
 ) -> str:
-    n = len(shares["latents"]) - 1
-    listed = "; ".join(
-        f"{one.relation} {float(of.found[of.alive].double().mean()):.0%} (median r {of.median:.2f}, bar {of.bar:.2f})"
-        for one, of in zip(networks, found["latents"], strict=True)
-    )
-    return (
-        f"Found in {n} of {n} networks: {shares['latents'][n]:.1%} of latents, {shares['neurons'][n]:.1%} of neurons, "
-        f"{shares['random directions'][n]:.1%} of random directions. Latents by network: {listed}."
-    )
+    n = {kind: int(of[0].alive.sum()) for kind, of in found.items()}
+    of_all, parts = len(shares["latents"]) - 1, []
+    for fewest in sorted({1, of_all}, reverse=True):
+        share = {kind: of_kind[fewest] for kind, of_kind in shares.items()}
+        where = f"{fewest} of {of_all} networks" if fewest == of_all else "at least one"
+        parts.append(f"in {where}: {share['latents']:.1%} of latents, {_beside(share, n)}")
+    listed = []
+    for number, one in enumerate(networks):
+        of = found["latents"][number]
+        share = {kind: float(each[number].found[each[number].alive].double().mean()) for kind, each in found.items()}
+        listed.append(
+            f"{one.relation} {share['latents']:.1%} (median r {of.median:.2f}, bar {of.bar:.2f}), {_beside(share, n)}"
+        )
+    return f"Found {'; '.join(parts)}. Latents by network: {'; '.join(listed)}."
+
+
+def _beside(share: Mapping[str, float], n: Mapping[str, int]) -> str:
+    return beside(share["latents"], n["latents"], {kind: (share[kind], n[kind]) for kind in KINDS[1:]})
