@@ -1,0 +1,149 @@
+"""What latents have to do with an audit's findings, each time beside neurons and random directions.
+
+Which go with a sensitive value by prompts and by images, which speak when a judgement is made, and what becomes of the
+definitions of fairness without them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sae.lab.bias.associated import association_figures, association_rows, associations
+from sae.lab.bias.fairness import DEFINITIONS
+from sae.lab.bias.latent_pictures import WAYS, draw_associations, draw_removed, draw_speaking
+from sae.lab.bias.removing import After, Knowing, fairness_left
+from sae.lab.bias.speaking import Speaking, speaking_figures, speaking_rows
+from sae.lab.bias.table import Audit
+from sae.lab.bias.wording import Wording
+from sae.lab.finding import Picture
+
+FIGURES = ("demographic parity", "equalised odds")
+"""Definitions whose gaps after removals are figures; the picture's table has all."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Figures by name, and sentences for the verdict."""
+
+    figures: Mapping[str, float]
+    told: Sequence[str]
+
+
+def evidence(
+    audit: Audit, knowing: Knowing, words: Wording, titles: Mapping[int, str], n: int, seed: int
+) -> tuple[Said, dict[str, Picture]]:
+    """Return what is said of latents, and the pictures of it by file name.
+
+    Args:
+        audit: what was found.
+        knowing: the units of its items.
+        words: sensitive values as words.
+        titles: what latents are called.
+        n: how many units speak for a judgement, and are taken out.
+        seed: of what is drawn.
+    """
+    figures, told, pictures = {}, [], {}
+    strongest, values = audit.strongest(), audit.judged.values
+    if words.values:
+        found = associations(knowing, words)
+        figures |= association_figures(found, [values[value] for _, value in strongest])
+        pictures["lab-audit-prompts"] = _association_picture(association_rows(found, titles))
+    speaking = {kind: Speaking.of(knowing, kind, n, seed) for kind in knowing.units}
+    figures |= speaking_figures(speaking)
+    pictures["lab-audit-speaking"] = _speaking_picture(speaking_rows(speaking, knowing, words, titles))
+    if values:
+        told.append(_told_speaking(figures))
+    rows = []
+    for pair in strongest:
+        after = _after(audit, knowing, speaking, pair, n, seed)
+        name = f"{audit.names[pair[0]]}, {values[pair[1]]}"
+        figures |= _removed_figures(name, after)
+        rows += _removed_rows((audit.names[pair[0]], values[pair[1]]), after)
+        told.append(_told_removed(name, after, n))
+    if rows:
+        pictures["lab-audit-removed"] = _removed_picture(rows)
+    return Said(figures, told), pictures
+
+
+def _after(
+    audit: Audit, knowing: Knowing, speaking: Mapping[str, Speaking], pair: tuple[int, int], n: int, seed: int
+) -> dict[str, After]:
+    judgement, value = pair
+    family = audit.judged.values[value].partition("=")[0]
+    shown = None if audit.effects(value) is None else audit.pairs[family]
+    units = {kind: one.units[judgement].tolist() for kind, one in speaking.items()}
+    return fairness_left(knowing, shown, pair, units, min(n, knowing.dictionary.d_sae), seed)
+
+
+def _removed_figures(name: str, after: Mapping[str, After]) -> dict[str, float]:
+    figures = {}
+    for way, one in after.items():
+        what = f"{name}, without {way}"
+        figures |= {f"{what}: {definition}": one.gaps[definition].value for definition in FIGURES}
+        figures |= {f"{what}: judged so": one.rate, f"{what}: accuracy": one.accuracy}
+        if one.effect == one.effect:
+            figures[f"{what}: moved by the look alone, nats"] = one.effect
+    return figures
+
+
+def _removed_rows(pair: tuple[str, str], after: Mapping[str, After]) -> list[dict[str, Any]]:
+    rows = []
+    for way in (way for way in WAYS if way in after):
+        one, row = after[way], {"judgement": pair[0], "value": pair[1], "without": way}
+        for name in DEFINITIONS:
+            gap = one.gaps[name]
+            row |= {name: gap.value, f"{name}, low": gap.low, f"{name}, high": gap.high}
+        rows.append(row | {"judged so": one.rate, "accuracy": one.accuracy, "effect, nats": one.effect})
+    return rows
+
+
+def _told_speaking(figures: Mapping[str, float]) -> str:
+    of = lambda kind, what: figures[f"{kind} that speak most: {what}"]  # noqa: E731
+    return (
+        f"Of the {of('latents', 'in all'):.0f} latents that speak most where judgements are made "
+        f"{of('latents', 'know a look'):.0f} know a look among these decisions beyond chance (neurons "
+        f"{of('neurons', 'know a look'):.0f}, random directions {of('random directions', 'know a look'):.0f}; looks "
+        f"dealt out: {of('latents', 'know a look, looks dealt out'):.2f})."
+    )
+
+
+def _told_removed(name: str, after: Mapping[str, After], n: int) -> str:
+    parity = {way: f"{one.gaps['demographic parity'].value:+.0%}" for way, one in after.items()}
+    return (
+        f"On held-out items the gap in how often {name} is judged so is {parity['nothing']}; without the {n} latents "
+        f"that speak most for it {parity['speaking latents']} (accuracy {after['nothing'].accuracy:.0%} to "
+        f"{after['speaking latents'].accuracy:.0%}), without those that know the look {parity['latents']}, without as "
+        f"many random ones {parity['random latents']}, without the difference of means {parity['difference of means']}."
+    )
+
+
+def _association_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    return Picture(
+        lambda: draw_associations(rows),
+        rows,
+        "Left: of the unit that writes a value's words most, against those of its family's other values, the cosine. "
+        "Middle: what that unit is worth on images that it was not chosen by; hollow: the unit that knows the value "
+        "best on the other half of the images. Right: Spearman's correlation of the two orders over all units that "
+        "fire, 95 % intervals over units.",
+    )
+
+
+def _speaking_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    return Picture(
+        lambda: draw_speaking(rows),
+        rows,
+        "Left: what the units that speak most for a judgement add to its log-odds where it is made, on the half that "
+        "they were not chosen by. Right: the area under the ROC curve of each for the look that it knows best, among "
+        "the items judged so; filled and named where looks dealt out among these reach it in fewer than one audit of "
+        "twenty.",
+    )
+
+
+def _removed_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    return Picture(
+        lambda: draw_removed(rows),
+        rows,
+        "Gaps between the held-out items with the look and the others once something is taken out of all of them, 95 % "
+        "intervals over items (of random latents the range of ten draws). Grey line: nothing taken out. Last: share of "
+        "all items judged rightly, and hollow the share judged so.",
+    )
