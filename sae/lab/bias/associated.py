@@ -12,6 +12,8 @@ from sae.lab.bias.removing import Knowing
 from sae.lab.bias.wording import Wording
 from sae.lab.spread import Spread, rank_correlation
 
+JUDGED = "the judgement itself: "
+"""Marks what is known of the words of a judgement, where prompts and images should agree."""
 N_RANKED = 4
 """Units told of each ranking."""
 BY = ("prompts", "images")
@@ -56,33 +58,58 @@ class Association:
 
 
 def associations(knowing: Knowing, words: Wording) -> list[Association]:
-    """Return every value whose words the subject knows beside latents, neurons and random directions."""
+    """Return every value whose words the subject knows beside latents, neurons and random directions.
+
+    After them come the judgements' own names, as the positive control: pictures show what is judged.
+    """
     values, found = knowing.judged.values, []
     cosines = {kind: words.association(units.dictionary.W_dec) for kind, units in knowing.units.items()}
     for number, value in enumerate(words.values):
         for kind, units in knowing.units.items():
             images = knowing.auc(kind, values.index(value)) if value in values else None
             found.append(Association(value, kind, units.alive, cosines[kind][:, number], images))
+    own = {kind: words.naming(units.dictionary.W_dec) for kind, units in knowing.units.items()}
+    for number, name in enumerate(knowing.judged.judge.names):
+        for kind, units in knowing.units.items():
+            images = knowing.auc_of_judgement(kind, number)
+            found.append(Association(f"{JUDGED}{name}", kind, units.alive, own[kind][:, number], images))
     return found
 
 
 def association_figures(found: Sequence[Association], told: Sequence[str]) -> dict[str, float]:
-    """Return the mean agreement by kind, and what the unit chosen by prompts is worth for the values to tell of."""
+    """Return by kind the mean agreement and what the unit chosen by prompts is worth, and both for values to tell of.
+
+    For values that are words alone it is the cosine of the unit that prompts choose.
+    """
     figures: dict[str, float] = {}
     for kind in dict.fromkeys(one.kind for one in found):
-        of_kind = [one for one in found if one.kind == kind]
-        known = [one.agreement for one in of_kind if one.agreement is not None]
-        if known:
-            figures[f"prompts and images agree, {kind}"] = sum(one.mean for one in known) / len(known)
-            figures[f"values whose prompts and images agree, {kind}"] = float(sum(one.low > 0 for one in known))
+        of_kind = [one for one in found if one.kind == kind and not one.value.startswith(JUDGED)]
+        names = [one for one in found if one.kind == kind and one.value.startswith(JUDGED)]
+        for group, members in (("values", of_kind), ("judgements themselves", names)):
+            known = [one for one in members if one.images is not None]
+            if known:
+                figures |= {f"{group} by prompts, {kind}: {name}": value for name, value in _mean(known).items()}
         for one in of_kind:
             if one.value in told or one.images is None:
                 unit = one.ranked("prompts", 1)[0]
                 figures[f"{one.value}: cosine of the best of {kind} by prompts"] = float(one.prompts[unit])
-                if one.images is not None and one.agreement is not None:
-                    figures[f"{one.value}: auc of the best of {kind} by prompts"] = float(one.images[1][unit])
-                    figures |= one.agreement.figures(f"{one.value}: prompts and images agree, {kind}")
+            if one.value in told and one.images is not None and one.agreement is not None:
+                figures[f"{one.value}: auc of the best of {kind} by prompts"] = float(one.images[1][unit])
+                figures |= one.agreement.figures(f"{one.value}: prompts and images agree, {kind}")
     return figures
+
+
+def _mean(known: Sequence[Association]) -> dict[str, float]:
+    agreements = [one.agreement for one in known if one.agreement is not None]
+    areas = [one.auc(one.ranked("prompts", 1)[0]) or 0.0 for one in known]
+    by_images = [one.auc(one.ranked("images", 1)[0]) or 0.0 for one in known]
+    return {
+        "auc of the best": sum(areas) / len(known),
+        "auc of the best by images": sum(by_images) / len(known),
+        "rank correlation with images": sum(one.mean for one in agreements) / len(known),
+        "agree beyond chance": float(sum(one.low > 0 for one in agreements)),
+        "of": float(len(known)),
+    }
 
 
 def association_rows(found: Sequence[Association], titles: Mapping[int, str]) -> list[dict[str, Any]]:

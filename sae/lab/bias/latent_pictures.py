@@ -46,7 +46,7 @@ def draw_associations(rows: Sequence[Mapping[str, Any]]) -> Any:
         panel.set_title(title, fontsize=9, loc="left")
         panel.axvline(rest, color="0.6", linewidth=0.8, zorder=0)
     _settle(panels, [_spaced(value) for value in values])
-    _legend(figure, panels[1])
+    _legend(panels[0])
     return figure
 
 
@@ -67,16 +67,15 @@ def draw_speaking(rows: Sequence[Mapping[str, Any]]) -> Any:
             if row["knows"]:
                 name = f" {row['unit']}: {_spaced(row['value'])}"
                 right.annotate(name, (row["auc where judged so"], y), fontsize=6.5, va="center")
-    left.set_title(
-        "adds to the judgement where it is made, nats\n(filled: the one that adds most)", fontsize=9, loc="left"
+    titles = (
+        "adds to the judgement where it is made, nats\n(filled: the one that adds most)",
+        "AUC for the look it knows best among these decisions\n(filled: beyond chance)",
     )
-    left.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    right.set_title(
-        f"AUC for the look it knows best among these decisions\n(filled: {threshold})", fontsize=9, loc="left"
-    )
-    right.axvline(0.5, color="0.6", linewidth=0.8, zorder=0)
+    for panel, title, rest in zip(panels, titles, (0.0, 0.5), strict=True):
+        panel.set_title(title, fontsize=9, loc="left")
+        panel.axvline(rest, color="0.6", linewidth=0.8, zorder=0)
     _settle(panels, judgements)
-    _legend(figure, left)
+    _legend(left)
     return figure
 
 
@@ -132,8 +131,9 @@ def _settle(panels: Sequence[Any], names: Sequence[str]) -> None:
             panel.axhline(line + 0.5, color="0.92", linewidth=0.6, zorder=0)
 
 
-def _legend(figure: Any, panel: Any) -> None:
+def _legend(panel: Any) -> None:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], marker="o", linestyle="", color=colour, markersize=5) for colour in COLOURS.values()]
-    figure.legend(marks, list(COLOURS), frameon=False, fontsize=8, ncols=3, loc="outside lower left")
+    below = {"loc": "upper left", "bbox_to_anchor": (0, -0.1)}
+    panel.legend(marks, list(COLOURS), frameon=False, fontsize=8, ncols=3, columnspacing=1, handletextpad=0.2, **below)

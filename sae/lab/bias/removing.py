@@ -49,6 +49,12 @@ class Knowing:
             self._areas[kind, value] = (self._on(responses, value, match), self._on(responses, value, ~match))
         return self._areas[kind, value]
 
+    def auc_of_judgement(self, kind: str, judgement: int) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
+        """Return the areas of units for a judgement that is true, on both halves."""
+        responses, match = self.units[kind].responses, self.judged.sample.match
+        truth = (self.judged.truth == judgement)[:, None]
+        return responses.on(match).auc(truth[match])[:, 0], responses.on(~match).auc(truth[~match])[:, 0]
+
     def _on(self, responses: Responses, value: int, half: Tensor) -> Float[Tensor, " units"]:
         keep = half & self.judged.shown[:, value]
         return responses.on(keep).auc(self.judged.has[keep][:, [value]])[:, 0]

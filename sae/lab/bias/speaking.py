@@ -87,7 +87,9 @@ class Speaking:
             here, there = columns[scored & made], columns[scored & ~made]
             active = (here != 0).float()
             parts.append([part.mean(0) for part in (here, there, active)])
-            area, z, dealt = _within(judged, columns, made, generator)
+            # Activations, as a contribution is over the vector's length, which a look may change.
+            activations = knowing.units[kind].responses.columns(chosen)
+            area, z, dealt = _within(judged, activations, made, generator)
             within.append(area)
             score.append(z)
             n_found.append(dealt)
@@ -104,12 +106,12 @@ class Speaking:
 
 
 def _within(
-    judged: Population, columns: Float[Tensor, "items n"], made: Bool[Tensor, " items"], generator: torch.Generator
+    judged: Population, activations: Float[Tensor, "items n"], made: Bool[Tensor, " items"], generator: torch.Generator
 ) -> tuple[Float[Tensor, "n values"], Float[Tensor, "n values"], Float[Tensor, "n draws"]]:
     """Return areas and scores among the items judged so, and the largest |score| with looks dealt out among them."""
     from scipy.stats import rankdata
 
-    shape = (columns.shape[1], len(judged.values))
+    shape = (activations.shape[1], len(judged.values))
     area, z, dealt = torch.full(shape, torch.nan), torch.full(shape, torch.nan), torch.zeros(shape[0], DRAWS)
     for value in range(len(judged.values)):
         keep = made & judged.shown[:, value]
@@ -117,7 +119,7 @@ def _within(
         n, n_with = len(has), float(has.sum())
         if min(n_with, n - n_with) < FEWEST:
             continue
-        ranks = torch.from_numpy(np.asarray(rankdata(columns[keep].numpy(), axis=0))).double().T
+        ranks = torch.from_numpy(np.asarray(rankdata(activations[keep].numpy(), axis=0))).double().T
         n_pairs = n_with * (n - n_with)
         order = torch.rand(n, DRAWS, generator=generator).argsort(0)
         wins = ranks @ torch.cat([has[:, None], has[order]], 1) - n_with * (n_with + 1) / 2

@@ -30,13 +30,13 @@ class Wording:
         towards: where each value's words lie, of unit length; the mean of its phrases.
         contrast: the same less the mean of the family's other values, of unit length; of a value whose family has no
             others it is the words' own place.
-        judgements: cosine of a value's words with each judgement's.
+        names: where each judgement's words lie.
     """
 
     values: tuple[str, ...]
     towards: Float[Tensor, "values d_joint"]
     contrast: Float[Tensor, "values d_joint"]
-    judgements: Float[Tensor, "values judgements"]
+    names: Float[Tensor, "judgements d_joint"]
 
     @classmethod
     def of(cls, bench: Workbench, judged: Population, own: Phrases | None = None) -> "Wording":
@@ -58,7 +58,7 @@ class Wording:
             found[label] = F.normalize(words.towards(list(phrases)).mean(0), dim=0)
         towards = torch.stack(list(found.values())) if found else torch.zeros(0, judged.judge.classifier.shape[1])
         names = [name.replace("_", " ") for name in judged.judge.names]
-        return cls(tuple(found), towards, _contrast(tuple(found), towards), towards @ words.towards(names).T)
+        return cls(tuple(found), towards, _contrast(tuple(found), towards), words.towards(names))
 
     def place(self, value: str) -> int | None:
         """Return the number of a value; None where the subject does not know its words."""
@@ -67,6 +67,16 @@ class Wording:
     def association(self, directions: Float[Tensor, "units d_joint"]) -> Float[Tensor, "units values"]:
         """Return the cosine of what units write with every value's words against those of its family's others."""
         return F.normalize(directions.detach().float().cpu(), dim=1) @ self.contrast.T
+
+    def naming(self, directions: Float[Tensor, "units d_joint"]) -> Float[Tensor, "units judgements"]:
+        """Return the cosine of what units write with every judgement's words against those of the others."""
+        against = (self.names - self.names.mean(0)) * len(self.names) / (len(self.names) - 1)
+        return F.normalize(directions.detach().float().cpu(), dim=1) @ F.normalize(against, dim=1).T
+
+    @property
+    def judgements(self) -> Float[Tensor, "values judgements"]:
+        """Cosine of a value's words with each judgement's."""
+        return self.towards @ self.names.T
 
     @cached_property
     def outlying(self) -> Float[Tensor, "values judgements"]:
