@@ -85,8 +85,10 @@ def test_the_latent_that_leans_speaks_and_knows_the_mark() -> None:
     judged, value = knowing.judged, yes(knowing)
     found = Speaking.of(knowing, "latents", 2, 0)
     assert found.units[CAT].tolist() == [CAT, MARK]
-    assert found.knows[CAT, :, value].tolist() == [False, True], "a cat's own latent says nothing of its mark"
-    assert found.by_chance < 0.5
+    assert found.there.beyond_chance[CAT, :, value].tolist() == [False, True], (
+        "a cat's own latent says nothing of its mark"
+    )
+    assert found.there.by_chance < 0.5
     here = (judged.judged == CAT) & ~judged.sample.match
     towards = judged.judge.classifier[CAT] - judged.judge.classifier.mean(0)
     parts = contributions(judged.judge, knowing.dictionary, judged.x[here], towards)[0]
@@ -97,16 +99,27 @@ def test_the_latent_that_leans_speaks_and_knows_the_mark() -> None:
     for rank in range(2):
         more, less = own[has, rank][:, None], own[~has, rank][None]
         wins = (more > less).double() + 0.5 * (more == less).double()
-        assert float(found.within[CAT, rank, value]) == pytest.approx(float(wins.mean()), abs=1e-5)
+        assert float(found.there.auc[CAT, rank, value]) == pytest.approx(float(wins.mean()), abs=1e-5)
     rows = speaking_rows({"latents": found}, knowing, Wording.of(bench(0.4), judged), {})
-    assert [(row["unit"], row["knows"]) for row in rows if row["judgement"] == "cat"] == [(CAT, False), (MARK, True)]
+    told = [(row["unit"], row["beyond chance where judged so"]) for row in rows if row["judgement"] == "cat"]
+    assert told == [(CAT, False), (MARK, True)]
 
 
 def test_nothing_is_known_of_looks_that_are_dealt_out() -> None:
     knowing = known(0.4, 0.5)
     order = torch.randperm(len(knowing.judged.truth), generator=torch.Generator().manual_seed(1))
     dealt = dataclasses.replace(knowing.judged, has=knowing.judged.has[order])
-    assert not Speaking.of(Knowing(knowing.dictionary, dealt, 0), "latents", 3, 0).knows.any()
+    found = Speaking.of(Knowing(knowing.dictionary, dealt, 0), "latents", 3, 0)
+    assert not found.there.beyond_chance.any() and not found.anywhere.beyond_chance.any()
+
+
+def test_a_latent_may_go_with_a_look_by_its_judgement_alone() -> None:
+    made = bench(0.0, of_cats=0.95)
+    knowing = Knowing(made.dictionary, population(made, None, ["mark"]), 0)
+    found = Speaking.of(knowing, "latents", 1, 0)
+    assert found.units[CAT].tolist() == [CAT]
+    assert found.anywhere.beyond_chance[CAT].any(), "most cats are marked"
+    assert not found.there.beyond_chance[CAT].any()
 
 
 def test_fairness_comes_back_without_the_latent_that_leans_and_not_without_others() -> None:
@@ -151,7 +164,7 @@ def test_subjects_without_such_labels_are_audited_by_prompts(tmp_path: Path) -> 
     assert {row["judgement"] for row in found.rows} == set(NAMES) and len({tuple(row) for row in found.rows}) == 1
     speaks = [row for row in found.pictures["lab-audit-speaking"].rows if row["judgement"] == "cat"]
     marked = next(row for row in speaks if row["unit"] == MARK and row["kind"] == "latents")
-    assert marked["words"].startswith("look=") and abs(marked["cosine"]) > 0.9 and marked["knows"] == ""
+    assert marked["words"].startswith("look=") and abs(marked["cosine"]) > 0.9 and marked["knows where judged so"] == ""
     assert "known as words alone" in found.verdict and "One decision: Judged" in found.verdict
     found.save(tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {

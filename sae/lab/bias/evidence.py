@@ -12,7 +12,7 @@ from sae.lab.bias.associated import association_figures, association_rows, assoc
 from sae.lab.bias.fairness import DEFINITIONS
 from sae.lab.bias.latent_pictures import WAYS, draw_associations, draw_removed, draw_speaking
 from sae.lab.bias.removing import After, Knowing, fairness_left
-from sae.lab.bias.speaking import Speaking, speaking_figures, speaking_rows
+from sae.lab.bias.speaking import THERE, Speaking, speaking_figures, speaking_rows
 from sae.lab.bias.table import Audit
 from sae.lab.bias.wording import Wording
 from sae.lab.finding import Picture
@@ -98,12 +98,18 @@ def _removed_rows(pair: tuple[str, str], after: Mapping[str, After]) -> list[dic
 
 
 def _told_speaking(figures: Mapping[str, float]) -> str:
-    of = lambda kind, what: figures[f"{kind} that speak most: {what}"]  # noqa: E731
+    def known(where: str) -> str:
+        counts = [
+            f"{figures[f'{kind} that speak most: know a look{where}']:.0f} ({kind})"
+            for kind in ("neurons", "random directions")
+        ]
+        latents = f"{figures[f'latents that speak most: know a look{where}']:.0f}"
+        dealt = figures[f"latents that speak most: know a look{where}, looks dealt out"]
+        return f"{latents} know a look beyond chance (looks dealt out: {dealt:.2f}; {', '.join(counts)})"
+
     return (
-        f"Of the {of('latents', 'in all'):.0f} latents that speak most where judgements are made "
-        f"{of('latents', 'know a look'):.0f} know a look among these decisions beyond chance (neurons "
-        f"{of('neurons', 'know a look'):.0f}, random directions {of('random directions', 'know a look'):.0f}; looks "
-        f"dealt out: {of('latents', 'know a look, looks dealt out'):.2f})."
+        f"Of the {figures['latents that speak most: in all']:.0f} latents that speak most where judgements are made "
+        f"{known('')}, and among the items judged so {known(THERE)}."
     )
 
 
@@ -133,9 +139,9 @@ def _speaking_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
         lambda: draw_speaking(rows),
         rows,
         "Left: what the units that speak most for a judgement add to its log-odds where it is made, on the half that "
-        "they were not chosen by. Right: the area under the ROC curve of each for the look that it knows best, among "
-        "the items judged so; filled and named where looks dealt out among these reach it in fewer than one audit of "
-        "twenty.",
+        "they were not chosen by. Middle: the area under the ROC curve of each for the look that it knows best, among "
+        "all held-out items; filled and named where looks dealt out among these reach it in fewer than one audit of "
+        "twenty. Right: among the items judged so, where what the judgement itself says of a look counts no more.",
     )
 
 

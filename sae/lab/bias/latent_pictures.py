@@ -51,31 +51,35 @@ def draw_associations(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def draw_speaking(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Draw what the units that speak most add to every judgement, and whether they know a look there."""
+    """Draw what the units that speak most add to every judgement, and whether they know a look, there or anywhere."""
     from matplotlib.figure import Figure
 
     judgements = list(dict.fromkeys(row["judgement"] for row in rows))
-    figure = Figure(figsize=(9.5, 1.6 + 0.3 * max(len(judgements), 5)), layout="constrained")
-    left, right = panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(11.5, 1.6 + 0.33 * max(len(judgements), 5)), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     for row in rows:
-        y = _line(judgements.index(row["judgement"]), row["kind"])
-        look = {"color": COLOURS[row["kind"]], "markersize": 4.5}
-        left.plot(row["adds"], y, "o", **look, markerfacecolor=look["color"] if row["rank"] == 1 else "white")
-        if row["value"] != "":
-            right.plot(row["auc where judged so"], y, "o", **look,
-                       markerfacecolor=look["color"] if row["knows"] else "white")  # fmt: skip
-            if row["knows"]:
-                name = f" {row['unit']}: {_spaced(row['value'])}"
-                right.annotate(name, (row["auc where judged so"], y), fontsize=6.5, va="center")
+        y, colour = _line(judgements.index(row["judgement"]), row["kind"]), COLOURS[row["kind"]]
+        look = {"color": colour, "markersize": 4.5}
+        panels[0].plot(row["adds"], y, "o", **look, markerfacecolor=colour if row["rank"] == 1 else "white")
+        for panel, where in zip(panels[1:], ("", " where judged so"), strict=True):
+            area, beyond = row[f"auc{where}"], row[f"beyond chance{where}"]
+            if area == "":
+                continue
+            panel.plot(area, y, "o", **look, markerfacecolor=colour if beyond else "white", zorder=3 if beyond else 2)
+            if beyond:
+                name = f"  {row['unit']}: {_spaced(row[f'knows{where}'])}"
+                panel.annotate(name, (area, y), fontsize=6.5, va="center", color=colour)
     titles = (
         "adds to the judgement where it is made, nats\n(filled: the one that adds most)",
-        "AUC for the look it knows best among these decisions\n(filled: beyond chance)",
+        "AUC for the look it knows best, all held-out items\n(filled and named: beyond chance)",
+        "the same among the items judged so",
     )
-    for panel, title, rest in zip(panels, titles, (0.0, 0.5), strict=True):
+    for panel, title, rest in zip(panels, titles, (0.0, 0.5, 0.5), strict=True):
         panel.set_title(title, fontsize=9, loc="left")
         panel.axvline(rest, color="0.6", linewidth=0.8, zorder=0)
+        panel.margins(x=0.08)
     _settle(panels, judgements)
-    _legend(left)
+    _legend(panels[0])
     return figure
 
 
@@ -94,6 +98,11 @@ def draw_removed(rows: Sequence[Mapping[str, Any]]) -> Any:
                 y = ways.index(row["without"])
                 colour = COLOURS["latents"] if "latents" in row["without"] else GREY
                 colour = "black" if row["without"] == "nothing" else GREY if "random" in row["without"] else colour
+                if row[name] != row[name]:
+                    if row["without"] == "nothing":
+                        panel.text(0.5, 0.5, "too few to tell", transform=panel.transAxes, ha="center", fontsize=8,
+                                   color="0.45")  # fmt: skip
+                    continue
                 if name != "accuracy":
                     panel.plot((row[f"{name}, low"], row[f"{name}, high"]), (y, y), color=colour, linewidth=1.2)
                 else:

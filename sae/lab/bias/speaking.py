@@ -1,6 +1,6 @@
 """Which units speak for a judgement when it is made, and which of these know a sensitive look as well."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from sae.lab.bias.wording import Wording
 FEWEST = 5
 """Decisions with a value, and without, below which nothing is said of what units know of it."""
 DRAWS = 200
+THERE = " where judged so"
 
 
 def towards(judge: Judge, dictionary: Dictionary) -> Float[Tensor, "units judgements"]:
@@ -39,8 +40,36 @@ def spoken(
 
 
 @dataclass(frozen=True)
+class Known:
+    """What units know of looks among some items.
+
+    Attributes:
+        auc: area under the ROC curve of each unit for every value; nan where fewer than five items have it or lack it.
+        score: how far that is from 1/2 in standard deviations by chance (Mann and Whitney's z).
+        threshold: what the largest |score| reaches in one audit of twenty with looks dealt out among the items.
+        by_chance: how many units then know a look, on average.
+    """
+
+    auc: Float[Tensor, "judgements n values"]
+    score: Float[Tensor, "judgements n values"]
+    threshold: float
+    by_chance: float
+
+    @property
+    def beyond_chance(self) -> Bool[Tensor, "judgements n values"]:
+        return self.score.abs().nan_to_num(0) > self.threshold
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> "Known":
+        """Put together what is known of the units of each judgement (see `_known`)."""
+        auc, score, dealt = (torch.stack(column) for column in zip(*parts, strict=True))
+        threshold = float(dealt.amax((0, 1)).quantile(1 - LEVEL))
+        return cls(auc, score, threshold, float((dealt > threshold).double().sum((0, 1)).mean()))
+
+
+@dataclass(frozen=True)
 class Speaking:
-    """The units of one kind that add most to each judgement where it is made, and what they know of looks there.
+    """The units of one kind that add most to each judgement where it is made, and what they know of looks.
 
     They are chosen on the half to match on, by what they add alone.
 
@@ -49,72 +78,51 @@ class Speaking:
         adds: to the judgement's log-odds where it is made, a mean over decisions of the other half, in nats.
         elsewhere: the same where another judgement is made.
         active: share of its decisions, of the other half, in which the unit is not zero.
-        auc: area under the ROC curve for every value among the held-out items, whatever they are judged.
-        within: the same among the items judged so, of both halves; nan where fewer than five have the value or lack it.
-        score: how far `within` is from 1/2 in standard deviations by chance (Mann and Whitney's z).
-        threshold: what the largest |score| reaches in one audit of twenty with looks dealt out among the items judged
-            alike.
-        by_chance: how many of the units then know a look, on average.
+        anywhere: what is known of looks among the items of the other half, whatever they are judged.
+        there: among the items judged so, of both halves; what the judgement itself says of a look counts no more.
     """
 
     units: Int[Tensor, "judgements n"]
     adds: Float[Tensor, "judgements n"]
     elsewhere: Float[Tensor, "judgements n"]
     active: Float[Tensor, "judgements n"]
-    auc: Float[Tensor, "judgements n values"]
-    within: Float[Tensor, "judgements n values"]
-    score: Float[Tensor, "judgements n values"]
-    threshold: float
-    by_chance: float
-
-    @property
-    def knows(self) -> Bool[Tensor, "judgements n values"]:
-        """Which know a look beyond what the judgement itself says of it."""
-        return self.score.abs().nan_to_num(0) > self.threshold
+    anywhere: Known
+    there: Known
 
     @classmethod
     def of(cls, knowing: Knowing, kind: str, n: int, seed: int) -> "Speaking":
         """Choose the n units of one kind that speak most for every judgement."""
-        judged, dictionary = knowing.judged, knowing.units[kind].dictionary
-        units = spoken(judged, dictionary)[0].topk(min(n, dictionary.d_sae), dim=1).indices
-        held, products = scaled(judged.judge, dictionary, judged.x), towards(judged.judge, dictionary)
-        scored, parts = ~judged.sample.match, []
-        within, score, largest, n_found = [], [], torch.zeros(DRAWS), []
-        generator = torch.Generator().manual_seed(seed)
+        judged, unit = knowing.judged, knowing.units[kind]
+        units = spoken(judged, unit.dictionary)[0].topk(min(n, unit.n_units), dim=1).indices
+        held, weights = scaled(judged.judge, unit.dictionary, judged.x), towards(judged.judge, unit.dictionary).T
+        scored, generator = ~judged.sample.match, torch.Generator().manual_seed(seed)
+        # Activations, as a contribution is over the vector's length, which a look may change.
+        activations = unit.responses.columns(units.flatten()).unflatten(1, units.shape)
+        there, said = [], []
         for judgement, chosen in enumerate(units):
             made = judged.judged == judgement
-            columns = held[:, chosen]
-            here, there = columns[scored & made], columns[scored & ~made]
-            active = (here != 0).float()
-            parts.append([part.mean(0) for part in (here, there, active)])
-            # Activations, as a contribution is over the vector's length, which a look may change.
-            activations = knowing.units[kind].responses.columns(chosen)
-            area, z, dealt = _within(judged, activations, made, generator)
-            within.append(area)
-            score.append(z)
-            n_found.append(dealt)
-            largest = torch.maximum(largest, dealt.amax(0))
-        here, there, active = (torch.stack(column) for column in zip(*parts, strict=True))
-        weights = products.T.gather(1, units)
-        areas = torch.zeros(*units.shape, len(judged.values))
-        for value in range(len(judged.values)):
-            areas[..., value] = knowing.auc(kind, value)[1][units].float()
-        threshold = float(largest.quantile(1 - LEVEL))
-        by_chance = float((torch.stack(n_found) > threshold).double().sum((0, 1)).mean())
-        return cls(units, here * weights, there * weights, active, areas, torch.stack(within), torch.stack(score),
-                   threshold, by_chance)  # fmt: skip
+            here, others = held[scored & made][:, chosen], held[scored & ~made][:, chosen]
+            said.append((here.mean(0), others.mean(0), (here != 0).float().mean(0)))
+            there.append(_known(judged, activations[:, judgement], made, generator))
+        adds, elsewhere, active = (torch.stack(column) for column in zip(*said, strict=True))
+        known = (part.unflatten(0, units.shape) for part in _known(judged, activations.flatten(1), scored, generator))
+        weights = weights.gather(1, units)
+        return cls(
+            units, adds * weights, elsewhere * weights, active,
+            Known.of([*zip(*known, strict=True)]), Known.of(there),
+        )  # fmt: skip
 
 
-def _within(
-    judged: Population, activations: Float[Tensor, "items n"], made: Bool[Tensor, " items"], generator: torch.Generator
+def _known(
+    judged: Population, activations: Float[Tensor, "items n"], among: Bool[Tensor, " items"], generator: torch.Generator
 ) -> tuple[Float[Tensor, "n values"], Float[Tensor, "n values"], Float[Tensor, "n draws"]]:
-    """Return areas and scores among the items judged so, and the largest |score| with looks dealt out among them."""
+    """Return areas and scores among some items, and the largest |score| of each unit with looks dealt out there."""
     from scipy.stats import rankdata
 
-    shape = (activations.shape[1], len(judged.values))
-    area, z, dealt = torch.full(shape, torch.nan), torch.full(shape, torch.nan), torch.zeros(shape[0], DRAWS)
-    for value in range(len(judged.values)):
-        keep = made & judged.shown[:, value]
+    n_units, n_values = activations.shape[1], len(judged.values)
+    area, score, dealt = *torch.full((2, n_units, n_values), torch.nan), torch.zeros(n_units, DRAWS)
+    for value in range(n_values):
+        keep = among & judged.shown[:, value]
         has = judged.has[keep, value].double()
         n, n_with = len(has), float(has.sum())
         if min(n_with, n - n_with) < FEWEST:
@@ -124,9 +132,9 @@ def _within(
         order = torch.rand(n, DRAWS, generator=generator).argsort(0)
         wins = ranks @ torch.cat([has[:, None], has[order]], 1) - n_with * (n_with + 1) / 2
         scores = ((wins - n_pairs / 2) / (n_pairs * (n + 1) / 12) ** 0.5).float()
-        area[:, value], z[:, value] = (wins[:, 0] / n_pairs).float(), scores[:, 0]
+        area[:, value], score[:, value] = (wins[:, 0] / n_pairs).float(), scores[:, 0]
         dealt = torch.maximum(dealt, scores[:, 1:].abs())
-    return area, z, dealt
+    return area, score, dealt
 
 
 def speaking_figures(found: Mapping[str, Speaking]) -> dict[str, float]:
@@ -138,9 +146,10 @@ def speaking_figures(found: Mapping[str, Speaking]) -> dict[str, float]:
             f"{name}: in all": float(one.units.numel()),
             f"{name}: add, nats": float(one.adds.sum(1).mean()),
             f"{name}: add elsewhere, nats": float(one.elsewhere.sum(1).mean()),
-            f"{name}: know a look": float(one.knows.any(-1).sum()),
-            f"{name}: know a look, looks dealt out": one.by_chance,
         }
+        for what, known in (("know a look", one.anywhere), ("know a look where judged so", one.there)):
+            figures[f"{name}: {what}"] = float(known.beyond_chance.any(-1).sum())
+            figures[f"{name}: {what}, looks dealt out"] = known.by_chance
     return figures
 
 
@@ -149,7 +158,8 @@ def speaking_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per judgement, kind and rank.
 
-    Each with the value that the unit knows best where it is judged so, and with the value whose words it writes most.
+    Each with the value that the unit knows best, among all items and among those judged so, and the value whose words
+    it writes most.
     """
     judged, rows = knowing.judged, []
     cosines = {kind: words.association(units.dictionary.W_dec) for kind, units in knowing.units.items()}
@@ -165,7 +175,8 @@ def speaking_rows(
                 }
                 for key, of in (("adds", one.adds), ("adds elsewhere", one.elsewhere), ("active", one.active)):
                     row[key] = round(float(of[judgement, rank]), 3)
-                row |= _known(one, judged, (judgement, rank))
+                for where, known in (("", one.anywhere), (THERE, one.there)):
+                    row |= _best(known, judged.values, (judgement, rank), where)
                 nearest = int(cosines[kind][unit].abs().argmax()) if words.values else None
                 row["words"] = "" if nearest is None else words.values[nearest]
                 row["cosine"] = "" if nearest is None else round(float(cosines[kind][unit, nearest]), 3)
@@ -173,16 +184,17 @@ def speaking_rows(
     return rows
 
 
-def _known(one: Speaking, judged: Population, place: tuple[int, int]) -> dict[str, Any]:
-    """Return what a unit knows best among the items judged so; empty where no value can be told there."""
-    score = one.score[place].abs().nan_to_num(-1)
+def _best(known: Known, values: Sequence[str], place: tuple[int, int], where: str) -> dict[str, Any]:
+    """Return the value that a unit knows best; empty where no value can be told."""
+    names = [f"{name}{where}" for name in ("knows", "auc", "z", "beyond chance")]
+    score = known.score[place].abs().nan_to_num(-1)
     if not len(score) or score.max() < 0:
-        return dict.fromkeys(("value", "auc", "auc where judged so", "z", "knows"), "")
+        return dict.fromkeys(names, "")
     value = int(score.argmax())
-    return {
-        "value": judged.values[value],
-        "auc": round(float(one.auc[place][value]), 3),
-        "auc where judged so": round(float(one.within[place][value]), 3),
-        "z": round(float(one.score[place][value]), 2),
-        "knows": bool(one.knows[place][value]),
-    }
+    found = (
+        values[value],
+        round(float(known.auc[place][value]), 3),
+        round(float(known.score[place][value]), 2),
+        bool(known.beyond_chance[place][value]),
+    )
+    return dict(zip(names, found, strict=True))
