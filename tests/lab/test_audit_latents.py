@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from toy_judged import D_JOINT, MARK, NAMES, ToyFaces, bench
 
 from sae.errors import ConfigError, InputsError
+from sae.inputs.base import Labelled, Varied
+from sae.inputs.configs import ImageInputsConfig
+from sae.inputs.images import ImageInputs
 from sae.lab.bias.associated import Association, association_figures, association_rows, associations
 from sae.lab.bias.audit import Config, finding
 from sae.lab.bias.decision import contributions
-from sae.lab.bias.labels import with_labels
+from sae.lab.bias.labels import AlsoLabelled, with_labels
 from sae.lab.bias.population import pairs, population
 from sae.lab.bias.removing import Knowing, fairness_left
 from sae.lab.bias.speaking import Speaking, speaking_rows
@@ -220,6 +224,24 @@ def test_labels_of_a_file_stand_beside_those_of_the_inputs(tmp_path: Path) -> No
         judged, by_mark = population(new, None, ["tint"]), population(bench(), None, ["mark"])
         assert judged.values == ("tint=bare", "tint=marked") and judged.shown.sum() == 2 * 500
         assert (judged.has[:500] == by_mark.has[:500]).all()
+
+
+def test_pictures_of_a_folder_are_named_by_their_paths(tmp_path: Path) -> None:
+    for number, name in enumerate(("cats/a.png", "cats/b.png", "dogs/c.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / name)
+    frame = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    folder = ImageInputs(ImageInputsConfig(path=tmp_path), lambda _: frame)
+    labelled = AlsoLabelled(folder, {"cats/b.png": {"fur": "red"}, "dogs/c.png": {"fur": "black"}}, "furs")
+    assert isinstance(labelled, Labelled) and not isinstance(labelled, Varied)
+    assert {family: list(names) for family, names in labelled.label_names.items()} == {
+        "class": ["cats", "dogs"],
+        "fur": ["black", "red"],
+    }
+    assert labelled.labels(0, 3)["fur"].tolist() == [-1, 1, 0]
+    assert labelled.classes == folder.classes and labelled.batch(0, 2).images is not None
+    with pytest.raises(ConfigError, match=r"no picture 'cats/d.png'.* Did you mean 'cats/"):
+        AlsoLabelled(folder, {"cats/d.png": {"fur": "red"}}, "furs")
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,11 @@ def evidence(
     rows = []
     for pair in strongest:
         after = _after(audit, knowing, speaking, pair, n, seed)
-        name = f"{audit.names[pair[0]]}, {values[pair[1]]}"
-        figures |= _removed_figures(name, after)
-        rows += _removed_rows((audit.names[pair[0]], values[pair[1]]), after)
-        told.append(_told_removed(name, after, n))
+        judgement, value = audit.names[pair[0]], values[pair[1]]
+        figures |= _removed_figures(f"{judgement}, {value}", after)
+        rows += _removed_rows((judgement, value), after)
+        if audit.goes_with.found[pair]:
+            told.append(_told_removed(judgement, value, after, n))
     if rows:
         pictures["lab-audit-removed"] = _removed_picture(rows)
     return Said(figures, told), pictures
@@ -113,13 +114,19 @@ def _told_speaking(figures: Mapping[str, float]) -> str:
     )
 
 
-def _told_removed(name: str, after: Mapping[str, After], n: int) -> str:
-    parity = {way: f"{one.gaps['demographic parity'].value:+.0%}" for way, one in after.items()}
+def _told_removed(judgement: str, value: str, after: Mapping[str, After], n: int) -> str:
+    parity = {way: f"{one.gaps['demographic parity'].value:+.1%}" for way, one in after.items()}
+    odds = {way: f"{one.gaps['equalised odds'].value:+.1%}" for way, one in after.items()}
+    ways = {
+        f"without the {n} latents that speak most for it": "speaking latents",
+        "without those that know the look": "latents",
+        "without as many random ones": "random latents",
+        "without the difference of means": "difference of means",
+    }
+    listed = ", ".join(f"{told} {parity[way]} ({odds[way]})" for told, way in ways.items())
     return (
-        f"On held-out items the gap in how often {name} is judged so is {parity['nothing']}; without the {n} latents "
-        f"that speak most for it {parity['speaking latents']} (accuracy {after['nothing'].accuracy:.0%} to "
-        f"{after['speaking latents'].accuracy:.0%}), without those that know the look {parity['latents']}, without as "
-        f"many random ones {parity['random latents']}, without the difference of means {parity['difference of means']}."
+        f"How much more often held-out items with {value} are judged {judgement} (larger gap of the equalised odds): "
+        f"{parity['nothing']} ({odds['nothing']}), {listed}."
     )
 
 

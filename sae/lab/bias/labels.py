@@ -18,7 +18,7 @@ PATH = "path"
 
 
 class AlsoLabelled:
-    """Inputs with further families of labels; everything else is theirs.
+    """Inputs with further families of labels, which they cannot show in other ways (they are not `Varied`).
 
     Args:
         inputs: labelled pictures that lie at paths, as those of folders and lists do.

@@ -16,7 +16,7 @@ WAYS = {
     "difference of means": "difference of means",
     "linear probe": "linear probe",
 }
-SHOWN = ("demographic parity", "equal opportunity", "equalised odds")
+SHOWN = ("demographic parity", "equalised odds", "calibration")
 
 
 def draw_associations(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -67,8 +67,9 @@ def draw_speaking(rows: Sequence[Mapping[str, Any]]) -> Any:
                 continue
             panel.plot(area, y, "o", **look, markerfacecolor=colour if beyond else "white", zorder=3 if beyond else 2)
             if beyond:
-                name = f"  {row['unit']}: {_spaced(row[f'knows{where}'])}"
-                panel.annotate(name, (area, y), fontsize=6.5, va="center", color=colour)
+                name, low = f"{row['unit']}: {_spaced(row[f'knows{where}'])}", area < 0.5
+                panel.annotate(name, (area, y), (-5 if low else 5, 0), textcoords="offset points", fontsize=6.5,
+                               ha="right" if low else "left", va="center", color=colour)  # fmt: skip
     titles = (
         "adds to the judgement where it is made, nats\n(filled: the one that adds most)",
         "AUC for the look it knows best, all held-out items\n(filled and named: beyond chance)",
@@ -77,7 +78,7 @@ def draw_speaking(rows: Sequence[Mapping[str, Any]]) -> Any:
     for panel, title, rest in zip(panels, titles, (0.0, 0.5, 0.5), strict=True):
         panel.set_title(title, fontsize=9, loc="left")
         panel.axvline(rest, color="0.6", linewidth=0.8, zorder=0)
-        panel.margins(x=0.08)
+        panel.margins(x=0.06 if panel is panels[0] else 0.22)
     _settle(panels, judgements)
     _legend(panels[0])
     return figure

@@ -178,7 +178,7 @@ def _after(judged: Population, pair: Pairs | None, of: tuple[int, int], remove: 
 def _pooled(tried: Sequence[After]) -> After:
     found = {}
     for name in DEFINITIONS:
-        values = torch.tensor([one.gaps[name].value for one in tried])
+        values = torch.tensor([one.gaps[name].value for one in tried], dtype=torch.float64)
         known = values[~values.isnan()] if not values.isnan().all() else values
         found[name] = Gap(float(known.mean()), float(known.min()), float(known.max()))
     rate, accuracy, effect = (
