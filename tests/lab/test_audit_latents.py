@@ -169,6 +169,7 @@ def test_subjects_without_such_labels_are_audited_by_prompts(tmp_path: Path) -> 
     speaks = [row for row in found.pictures["lab-audit-speaking"].rows if row["judgement"] == "cat"]
     marked = next(row for row in speaks if row["unit"] == MARK and row["kind"] == "latents")
     assert marked["words"].startswith("look=") and abs(marked["cosine"]) > 0.9 and marked["knows where judged so"] == ""
+    assert f"The words of look=marked are written most by latent {MARK}" in found.verdict
     assert "known as words alone" in found.verdict and "One decision: Judged" in found.verdict
     found.save(tmp_path / "out")
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {

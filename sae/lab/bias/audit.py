@@ -177,7 +177,11 @@ def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Acco
 def _verdict(audit: Audit, figures: Mapping[str, float], strongest: list[tuple[int, int]]) -> str:
     goes_with, values = audit.goes_with, audit.judged.values
     if not values:
-        return "No label says which items have which look, so these are known as words alone."
+        n = int(figures["words unlike for one judgement"])
+        return (
+            "No label says which items have which look, so these are known as words alone. The words of "
+            f"{n or 'no'} judgements are nearer to a value's than the others' are, or farther, beyond chance."
+        )
     n = int(figures["found as the items come"])
     listed = ", ".join(
         f"{audit.names[one]} with {values[value]} ({goes_with.rate_with[one, value]:.1%} against "

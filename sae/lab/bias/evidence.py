@@ -47,22 +47,24 @@ def evidence(
     if words.values:
         found = associations(knowing, words)
         figures |= association_figures(found, [values[value] for _, value in strongest])
-        pictures["lab-audit-prompts"] = _association_picture(association_rows(found, titles))
+        rows = association_rows(found, titles)
+        told += [_told_words(rows, value) for value in words.values if value not in values]
+        pictures["lab-audit-prompts"] = _association_picture(rows)
     speaking = {kind: Speaking.of(knowing, kind, n, seed) for kind in knowing.units}
     figures |= speaking_figures(speaking)
     pictures["lab-audit-speaking"] = _speaking_picture(speaking_rows(speaking, knowing, words, titles))
     if values:
         told.append(_told_speaking(figures))
-    rows = []
+    removed = []
     for pair in strongest:
         after = _after(audit, knowing, speaking, pair, n, seed)
         judgement, value = audit.names[pair[0]], values[pair[1]]
         figures |= _removed_figures(f"{judgement}, {value}", after)
-        rows += _removed_rows((judgement, value), after)
+        removed += _removed_rows((judgement, value), after)
         if audit.goes_with.found[pair]:
             told.append(_told_removed(judgement, value, after, n))
-    if rows:
-        pictures["lab-audit-removed"] = _removed_picture(rows)
+    if removed:
+        pictures["lab-audit-removed"] = _removed_picture(removed)
     return Said(figures, told), pictures
 
 
@@ -114,6 +116,14 @@ def _told_speaking(figures: Mapping[str, float]) -> str:
     )
 
 
+def _told_words(rows: Sequence[Mapping[str, Any]], value: str) -> str:
+    first = {row["kind"]: row for row in rows if row["value"] == value and row["rank"] == 1}
+    latent, called = first["latents"], f" ({first['latents']['called']})" if first["latents"]["called"] else ""
+    others = ", ".join(f"{kind} {row['cosine']:.2f}" for kind, row in first.items() if kind != "latents")
+    written = f"latent {latent['unit']}{called}, cosine {latent['cosine']:.2f} ({others})"
+    return f"The words of {value} are written most by {written}."
+
+
 def _told_removed(judgement: str, value: str, after: Mapping[str, After], n: int) -> str:
     parity = {way: f"{one.gaps['demographic parity'].value:+.1%}" for way, one in after.items()}
     odds = {way: f"{one.gaps['equalised odds'].value:+.1%}" for way, one in after.items()}
@@ -142,13 +152,17 @@ def _association_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
 
 
 def _speaking_picture(rows: Sequence[Mapping[str, Any]]) -> Picture:
+    known = (
+        "Middle: the area under the ROC curve of each for the look that it knows best, among all held-out items; "
+        "filled and named where looks dealt out among these reach it in fewer than one audit of twenty. Right: among "
+        "the items judged so, where what the judgement itself says of a look counts no more."
+    )
+    worded = "Right: the cosine of what each writes with the sensitive words that it is nearest to, or farthest from."
     return Picture(
         lambda: draw_speaking(rows),
         rows,
         "Left: what the units that speak most for a judgement add to its log-odds where it is made, on the half that "
-        "they were not chosen by. Middle: the area under the ROC curve of each for the look that it knows best, among "
-        "all held-out items; filled and named where looks dealt out among these reach it in fewer than one audit of "
-        "twenty. Right: among the items judged so, where what the judgement itself says of a look counts no more.",
+        "they were not chosen by. " + (known if any(row["auc"] != "" for row in rows) else worded),
     )
 
 

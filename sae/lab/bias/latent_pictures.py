@@ -51,37 +51,46 @@ def draw_associations(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def draw_speaking(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Draw what the units that speak most add to every judgement, and whether they know a look, there or anywhere."""
+    """Draw what the units that speak most add to every judgement, and whether they know a look, there or anywhere.
+
+    Where no look is labelled, the cosine with the words that each is nearest to takes the place of what it knows.
+    """
     from matplotlib.figure import Figure
 
     judgements = list(dict.fromkeys(row["judgement"] for row in rows))
-    figure = Figure(figsize=(11.5, 1.6 + 0.33 * max(len(judgements), 5)), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    for row in rows:
-        y, colour = _line(judgements.index(row["judgement"]), row["kind"]), COLOURS[row["kind"]]
-        look = {"color": colour, "markersize": 4.5}
-        panels[0].plot(row["adds"], y, "o", **look, markerfacecolor=colour if row["rank"] == 1 else "white")
-        for panel, where in zip(panels[1:], ("", " where judged so"), strict=True):
-            area, beyond = row[f"auc{where}"], row[f"beyond chance{where}"]
-            if area == "":
-                continue
-            panel.plot(area, y, "o", **look, markerfacecolor=colour if beyond else "white", zorder=3 if beyond else 2)
-            if beyond:
-                name, low = f"{row['unit']}: {_spaced(row[f'knows{where}'])}", area < 0.5
-                panel.annotate(name, (area, y), (-5 if low else 5, 0), textcoords="offset points", fontsize=6.5,
-                               ha="right" if low else "left", va="center", color=colour)  # fmt: skip
-    titles = (
-        "adds to the judgement where it is made, nats\n(filled: the one that adds most)",
-        "AUC for the look it knows best, all held-out items\n(filled and named: beyond chance)",
-        "the same among the items judged so",
-    )
-    for panel, title, rest in zip(panels, titles, (0.0, 0.5, 0.5), strict=True):
+    columns = {
+        "adds": ("adds to the judgement where it is made, nats\n(filled: the one that adds most)", 0.0),
+        "auc": ("AUC for the look it knows best, all held-out items\n(filled and named: beyond chance)", 0.5),
+        "auc where judged so": ("the same among the items judged so", 0.5),
+        "cosine": ("cosine with the value whose words it writes most", 0.0),
+    }
+    shown = [one for one in columns if any(row[one] != "" for row in rows)]
+    shown = [one for one in shown if one != "cosine" or "auc" not in shown]
+    figure = Figure(figsize=(1.5 + 3.3 * len(shown), 1.6 + 0.33 * max(len(judgements), 5)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for panel, column in zip(panels, shown, strict=True):
+        for row in rows:
+            if row[column] != "":
+                _dot(panel, row, column, _line(judgements.index(row["judgement"]), row["kind"]))
+        title, rest = columns[column]
         panel.set_title(title, fontsize=9, loc="left")
         panel.axvline(rest, color="0.6", linewidth=0.8, zorder=0)
-        panel.margins(x=0.06 if panel is panels[0] else 0.22)
+        panel.margins(x=0.22 if column.startswith("auc") else 0.06)
     _settle(panels, judgements)
     _legend(panels[0])
     return figure
+
+
+def _dot(panel: Any, row: Mapping[str, Any], column: str, y: float) -> None:
+    where, colour = column.removeprefix("auc"), COLOURS[row["kind"]]
+    known = column.startswith("auc") and row[f"beyond chance{where}"]
+    filled = known if column.startswith("auc") else column == "adds" and row["rank"] == 1
+    look = {"color": colour, "markersize": 4.5, "markerfacecolor": colour if filled else "white"}
+    panel.plot(row[column], y, "o", **look, zorder=3 if filled else 2)
+    if known:
+        name, low = f"{row['unit']}: {_spaced(row[f'knows{where}'])}", row[column] < 0.5
+        panel.annotate(name, (row[column], y), (-5 if low else 5, 0), textcoords="offset points", fontsize=6.5,
+                       ha="right" if low else "left", va="center", color=colour)  # fmt: skip
 
 
 def draw_removed(rows: Sequence[Mapping[str, Any]]) -> Any:
