@@ -16,7 +16,10 @@ import torch
 
 from sae.inputs.concepts.sampling import PLANTED
 from sae.lab.bias import audit
+from sae.lab.bias.evidence import FIGURES
+from sae.lab.bias.latent_pictures import WAYS
 from sae.lab.bias.population import pairs, population
+from sae.lab.bias.speaking import THERE
 from sae.lab.bias.table import Audit
 from sae.lab.finding import Finding
 from sae.lab.universality import universality
@@ -37,6 +40,9 @@ NETWORKS = {
 }
 LANGUAGE = "builtin:stdlib-1l/blocks.0.mlp.hook_post"
 KINDS = ("latents", "neurons", "random directions")
+KNOWN = tuple(f"know a look{where}{dealt}" for where in ("", THERE) for dealt in ("", ", looks dealt out"))
+PROMPTED = {"auc of the best": "auc", "auc of the best by images": "auc", "rank correlation with images": "correlation",
+            "agree beyond chance": "pairs"}  # fmt: skip
 
 
 def figures(out: Path) -> list[Figure]:
@@ -65,7 +71,41 @@ def _audits(out: Path) -> list[Figure]:
         found.append(Figure(f"{place}/other pairs found", len(others), "pairs", "lower", 0))
         for figure in ("found with looks dealt out", "moved by looks alone", "moved unlike other judgements"):
             found.append(Figure(f"{place}/{figure}", one.figures[figure], "pairs", "neither"))
+        found += _latents(one, place) + _removed(one, place)
     return found
+
+
+def _latents(one: Finding, place: str) -> list[Figure]:
+    """Return how many units that speak for judgements know a look, and what prompts choose, each beside controls."""
+    spoken = [
+        Figure(
+            f"{place}/{kind} that speak most: {what}", one.figures[f"{kind} that speak most: {what}"], unit, "neither"
+        )
+        for kind in KINDS
+        for what, unit in (("in all", "units"), ("add, nats", "nats"), *((what, "units") for what in KNOWN))
+    ]
+    prompted = [
+        Figure(f"{place}/{group} by prompts, {kind}: {what}", one.figures[f"{group} by prompts, {kind}: {what}"], unit,
+               "neither")
+        for group in ("values", "judgements themselves")
+        for kind in KINDS
+        for what, unit in PROMPTED.items()
+    ]  # fmt: skip
+    return spoken + prompted
+
+
+def _removed(one: Finding, place: str) -> list[Figure]:
+    """Return what definitions of fairness become for the pairs that were found, by what is taken out."""
+    pairs = {f"{row['judgement']}, {row['value']}" for row in one.rows if row["found"]}
+    return [
+        Figure(
+            f"{place}/{pair}, without {way}: {what}", one.figures[f"{pair}, without {way}: {what}"], "share", "neither"
+        )
+        for pair in sorted(pairs)
+        for way in WAYS
+        for what in (*FIGURES, "accuracy")
+        if f"{pair}, without {way}: {what}" in one.figures
+    ]
 
 
 def _leans() -> list[Figure]:

@@ -27,17 +27,20 @@ class ToyJudge:
 
     Args:
         lean: how much of the mark's direction the text of "cat" holds beyond the little that every text holds.
+        mark: how much of it a marked picture holds.
     """
 
     kind, id = "clip", "toy:judge"
 
-    def __init__(self, lean: float = 0.0) -> None:
+    def __init__(self, lean: float = 0.0, mark: float = 0.5) -> None:
+        self.mark = mark
         generator = torch.Generator().manual_seed(0)
         self.basis = torch.linalg.qr(torch.randn(D_JOINT, D_JOINT, generator=generator)).Q
         self.noise = torch.randn(256, D_JOINT, generator=generator) * 0.05
         little = torch.tensor([0.02, -0.03, 0.01, 0.04, -0.02, 0.0])
         little[0] += lean
         self.texts = {name: self.basis[number] + little[number] * self.basis[MARK] for number, name in enumerate(NAMES)}
+        self.texts |= {"mark": self.basis[MARK], "bare": -self.basis[MARK]}
 
     def hookpoints(self) -> dict[str, Hookpoint]:
         return {EXACT: Hookpoint(EXACT, D_JOINT, "visual.pooled")}
@@ -48,7 +51,7 @@ class ToyJudge:
         x = (
             self.basis[shown]
             + 0.3 * self.basis[(shown + 1) % len(NAMES)]
-            + 0.5 * mark[:, None] * self.basis[MARK]
+            + self.mark * mark[:, None] * self.basis[MARK]
             + self.noise[number]
         )
         return dict.fromkeys(hookpoints, 3 * x[:, None])
@@ -105,9 +108,9 @@ class ToyFaces:
         return {"source": "toy"}
 
 
-def bench(lean: float = 0.0, of_cats: float = 0.3, hookpoint: str = EXACT) -> Workbench:
+def bench(lean: float = 0.0, of_cats: float = 0.3, hookpoint: str = EXACT, mark: float = 0.5) -> Workbench:
     """Return a workbench whose latent i reads and writes direction i of the basis."""
-    subject, inputs = ToyJudge(lean), ToyFaces(of_cats)
+    subject, inputs = ToyJudge(lean, mark), ToyFaces(of_cats)
     n = len(inputs)
     dictionary = TopK(TopKConfig(d_sae=D_JOINT, k=3), D_JOINT).requires_grad_(False)
     dictionary.W_enc_rows.copy_(subject.basis)

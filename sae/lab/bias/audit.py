@@ -8,29 +8,40 @@ decision is told in words.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from sae.errors import ConfigError
 from sae.lab.bias.decision import Account, account
+from sae.lab.bias.evidence import evidence
 from sae.lab.bias.fairness import Gap, gaps
+from sae.lab.bias.labels import with_labels
 from sae.lab.bias.leaning import LEVEL, observed
 from sae.lab.bias.pictures import draw_audit, draw_decision
 from sae.lab.bias.population import Population, pairs, population
 from sae.lab.bias.removing import Knowing, left
-from sae.lab.bias.table import Audit, Wording, latent_titles, table
+from sae.lab.bias.table import Audit, latent_titles, table
+from sae.lab.bias.wording import Wording, read_phrases
 from sae.lab.finding import Finding, Picture
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 N_SHUFFLED = 100
+UNTOLD = ": nothing to choose units on"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(WorkbenchConfig):
     """Settings of an audit."""
 
-    sensitive: tuple[str, ...]
+    sensitive: tuple[str, ...] = ()
     """Families of labels that should not matter to a judgement, such as glasses hair_colour."""
+    labels: Path | None = None
+    """Labels of pictures that lie at paths, such as those of a folder: a .csv with a column path and one per family, or
+    JSON, {"cats/1.jpg": {"fur": "red"}}."""
+    prompts: Path | None = None
+    """JSON of phrases for sensitive values, {"age": {"old": ["old man"], "young": ["young man"]}}; those of families
+    without labels are audited through words alone."""
     among: str | None = None
     """Judge the items with this label, such as family=role, between the classes that any of them is; if null, all."""
     n_vectors: int = 131_072
@@ -38,14 +49,14 @@ class Config(WorkbenchConfig):
     per_class: int = 24
     """Show so many items of each class again with other looks, where the inputs can."""
     n_removed: int = 4
-    """Latents to take out, those that know a value best."""
+    """Latents to take out, those that know a value best, or speak most for a judgement."""
     example: int | None = None
     """Tell the decision about this item; if null, the least certain one of the strongest association."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sensitive:
-            raise ConfigError("sensitive: name at least one family of labels.")
+        if not self.sensitive and self.prompts is None:
+            raise ConfigError("sensitive: name at least one family of labels, or give phrases by prompts.")
         if min(self.per_class, self.n_removed) < 1:
             raise ConfigError(f"per_class, n_removed: must be at least 1, got {self.per_class} and {self.n_removed}.")
 
@@ -53,6 +64,8 @@ class Config(WorkbenchConfig):
 def run(config: Config) -> Finding:
     """Audit the zero-shot judgements of the inputs' classes."""
     bench = Workbench.open(config)
+    if config.labels is not None:
+        bench = with_labels(bench, config.labels)
     judged = population(bench, config.among, config.sensitive)
     found = pairs(bench, judged, config.sensitive, config.per_class)
     return finding(bench, Audit.of(judged, found, config.seed), config)
@@ -62,26 +75,51 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
     """Say what an audit found."""
     judged, strongest = audit.judged, audit.strongest()
     knowing = Knowing(bench.dictionary, judged, config.seed)
-    real, own = audit.caused
+    words = Wording.of(bench, judged, None if config.prompts is None else read_phrases(config.prompts))
+    figures, definitions = _counted(audit, config.seed), {}
+    for pair in strongest:
+        definitions[pair] = _definitions(judged, pair, config.seed)
+        for name, gap in definitions[pair].items():
+            figures[f"{audit.names[pair[0]]}, {judged.values[pair[1]]}: {name}"] = gap.value
+    figures |= _known(audit, knowing, config)
+    if words.values:
+        figures |= {"words": float(len(words.values)), "words unlike for one judgement": float(words.stand_out.sum())}
+    titles = latent_titles(bench.latents)
+    said, pictures = evidence(audit, knowing, words, titles, config.n_removed, config.seed)
+    item, told = _decision(bench, audit, config)
+    if judged.values:
+        pictures = {"lab-audit": _picture(audit, definitions)} | pictures
+    pictures["lab-decision"] = _decision_picture(bench, judged, item, told, titles)
+    figures |= said.figures
+    untold = [name.removesuffix(UNTOLD) for name in figures if name.endswith(UNTOLD)]
+    missing = [f"Not taken out, for lack of items to choose units on: {', '.join(untold)}."] if untold else []
+    sentences = [_verdict(audit, figures, strongest), *missing, *said.told, f"One decision: {told.told(titles)}"]
+    verdict = " ".join(sentences)
+    rows = table(bench.dictionary, audit, knowing, words)
+    return Finding("audit", bench.about, figures, rows, verdict, pictures)
+
+
+def _counted(audit: Audit, seed: int) -> dict[str, float]:
+    judged, (real, own) = audit.judged, audit.caused
     figures: dict[str, float] = {
         "items judged": float(len(judged.truth)),
         "pairs": float(audit.goes_with.p.numel()),
         "found as the items come": float(audit.goes_with.found.sum()),
-        "found with looks dealt out": _shuffled(judged, config.seed),
+        "found with looks dealt out": _shuffled(judged, seed),
         "moved by looks alone": float(real.sum()),
         "moved unlike other judgements": float(own.sum()),
         "accuracy": float((judged.judged == judged.truth).double().mean()),
     }
-    if audit.pairs:
-        figures |= _power(audit)
-    definitions = {pair: _definitions(judged, pair, config.seed) for pair in strongest}
-    for (judgement, value), of_pair in definitions.items():
-        for name, gap in of_pair.items():
-            figures[f"{audit.names[judgement]}, {judged.values[value]}: {name}"] = gap.value
-    for value in dict.fromkeys(value for _, value in strongest):
+    return figures | _power(audit) if audit.pairs else figures
+
+
+def _known(audit: Audit, knowing: Knowing, config: Config) -> dict[str, float]:
+    """Return how well units know the values of the strongest pairs, and what is left of these without them."""
+    judged, figures = audit.judged, {}
+    for value in dict.fromkeys(value for _, value in audit.strongest()):
         family = judged.values[value].partition("=")[0]
         if not knowing.can_choose(value):
-            figures[f"{judged.values[value]}: nothing to choose units on"] = 1.0
+            figures[f"{judged.values[value]}{UNTOLD}"] = 1.0
             continue
         for kind in knowing.units:
             matched, scored = knowing.auc(kind, value)
@@ -89,25 +127,10 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
                 scored[matched.nan_to_num(0).argmax()]
             )
         if audit.effects(value) is not None:
-            n = min(config.n_removed, bench.dictionary.d_sae)
+            n = min(config.n_removed, knowing.dictionary.d_sae)
             for name, after in left(knowing, audit.pairs[family], value, n, config.seed).items():
                 figures |= {f"{judged.values[value]}, without {name}: {key}": one for key, one in after.items()}
-    item, told = _decision(bench, audit, config)
-    titles = latent_titles(bench.latents)
-    words = Wording.of(bench, judged)
-    if words.values:
-        figures |= {"words": float(len(words.values)), "words unlike for one judgement": float(words.stand_out.sum())}
-    rows = table(bench.dictionary, audit, knowing, words)
-    pictures = {
-        "lab-audit": _picture(audit, definitions),
-        "lab-decision": _decision_picture(bench, judged, item, told, titles),
-    }
-    untold = [name.partition(":")[0] for name in figures if name.endswith("nothing to choose units on")]
-    verdict = _verdict(audit, figures, strongest)
-    if untold:
-        verdict += f" Not taken out, since the half to choose on lacks items with or without: {', '.join(untold)}."
-    verdict += " One decision: " + told.told(titles)
-    return Finding("audit", bench.about, figures, rows, verdict, pictures)
+    return figures
 
 
 def _shuffled(judged: Population, seed: int) -> float:
@@ -149,8 +172,9 @@ def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Acco
             raise ConfigError(f"example: {config.example} is not among the {len(judged.truth)} items that are judged.")
         item = int(places[0])
     else:
-        judgement, value = audit.strongest(1)[0]
-        wanted = ~judged.sample.match & judged.has[:, value] & (judged.judged == judgement)
+        wanted = torch.zeros_like(judged.sample.match)
+        for judgement, value in audit.strongest(1):
+            wanted = ~judged.sample.match & judged.has[:, value] & (judged.judged == judgement)
         items = (wanted if wanted.any() else ~judged.sample.match).nonzero()[:, 0]
         top = judged.probability[items].topk(2, dim=1).values
         item = int(items[(top[:, 0] - top[:, 1]).argmin()])
@@ -159,6 +183,12 @@ def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Acco
 
 def _verdict(audit: Audit, figures: Mapping[str, float], strongest: list[tuple[int, int]]) -> str:
     goes_with, values = audit.goes_with, audit.judged.values
+    if not values:
+        n = int(figures["words unlike for one judgement"])
+        return (
+            "No label says which items have which look, so these are known as words alone. The words of "
+            f"{n or 'no'} judgements are nearer to a value's than the others' are, or farther, beyond chance."
+        )
     n = int(figures["found as the items come"])
     listed = ", ".join(
         f"{audit.names[one]} with {values[value]} ({goes_with.rate_with[one, value]:.1%} against "

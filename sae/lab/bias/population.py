@@ -60,7 +60,7 @@ def population(bench: Workbench, among: str | None, sensitive: Sequence[str]) ->
     Args:
         bench: with a dictionary of the joint space.
         among: `family=value`; all items that have a class if None.
-        sensitive: families of labels that should not matter.
+        sensitive: families of labels that should not matter; none where these are known as words alone.
 
     Raises:
         EvaluationError: the dictionary is not of the image's place in the joint space, inputs have no classes or no
@@ -89,9 +89,9 @@ def population(bench: Workbench, among: str | None, sensitive: Sequence[str]) ->
             if has.any() and (shown & ~has).any():
                 values.append(f"{family}={called[number]}")
                 columns.append(torch.stack([has, shown]))
-    if not values:
+    if sensitive and not values:
         raise EvaluationError(f"sensitive: no two of the {int(keep.sum())} items differ in {', '.join(sensitive)}.")
-    has, shown = torch.stack(columns, -1)
+    has, shown = torch.stack(columns, -1) if columns else torch.zeros(2, kept.n_items, 0, dtype=torch.bool)
     return Population(kept, judge, torch.from_numpy(truth), tuple(values), has, shown)
 
 

@@ -1,6 +1,7 @@
 """What is left of a sensitive value's influence once the units that know it are taken out, and what that costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sae.evaluation.responses import Responses
 from sae.evaluation.sample import Units
 from sae.features.building.known import raw_neurons
 from sae.lab.bias.decision import without
+from sae.lab.bias.fairness import DEFINITIONS, Gap, gaps
 from sae.lab.bias.population import Pairs, Population
 from sae.lab.change.interventions import Change, changed, vector_parts
 from sae.lab.change.rivals import probes
@@ -31,6 +33,7 @@ class Knowing:
     def __init__(self, dictionary: Dictionary, judged: Population, seed: int) -> None:
         sample = judged.sample
         self.judged, self.dictionary = judged, dictionary
+        self._areas: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         latents = Units("latents", dictionary, sample)
         rates = latents.responses.n_fired.double() / sample.n_items
         self.units = {
@@ -41,8 +44,16 @@ class Knowing:
 
     def auc(self, kind: str, value: int) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
         """Return the areas of units for a value on both halves; of labels on one side only, nan."""
+        if (kind, value) not in self._areas:
+            responses, match = self.units[kind].responses, self.judged.sample.match
+            self._areas[kind, value] = (self._on(responses, value, match), self._on(responses, value, ~match))
+        return self._areas[kind, value]
+
+    def auc_of_judgement(self, kind: str, judgement: int) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:
+        """Return the areas of units for a judgement that is true, on both halves."""
         responses, match = self.units[kind].responses, self.judged.sample.match
-        return tuple(self._on(responses, value, half) for half in (match, ~match))  # type: ignore[return-value]
+        truth = (self.judged.truth == judgement)[:, None]
+        return responses.on(match).auc(truth[match])[:, 0], responses.on(~match).auc(truth[~match])[:, 0]
 
     def can_choose(self, value: int) -> bool:
         """Whether the half to match on shows items with a value and without; else no unit can be chosen for it."""
@@ -102,6 +113,87 @@ def left(knowing: Knowing, pair: Pairs, value: int, n: int, seed: int) -> dict[s
             {"moved, nats": float(effects.moved[number]), "accuracy": float(right.double().mean())}
         )
     return {name: {key: _mean(tried, key) for key in tried[0]} for name, tried in found.items()}
+
+
+@dataclass(frozen=True)
+class After:
+    """What a judgement is once something was taken out of the held-out items.
+
+    Attributes:
+        gaps: of every definition of fairness, between those with the value and the others.
+        rate: share of all items judged so.
+        accuracy: share of all items judged rightly.
+        effect: what the value alone does to the judgement, in nats; nan where pictures cannot show that.
+    """
+
+    gaps: Mapping[str, Gap]
+    rate: float
+    accuracy: float
+    effect: float
+
+
+def fairness_left(
+    knowing: Knowing,
+    pair: Pairs | None,
+    of: tuple[int, int],
+    speaking: Mapping[str, Sequence[int]],
+    n: int,
+    seed: int,
+) -> dict[str, After]:
+    """Return the definitions of fairness before and after every removal, on held-out items.
+
+    Beside the removals of `removals`, the latents and the neurons that speak most for the judgement. Of random latents
+    values are means of the draws, and intervals their range.
+
+    Args:
+        knowing: the units of the items.
+        pair: pictures with every value of the family, where there are any.
+        of: judgement and value.
+        speaking: latents and neurons that speak most for the judgement.
+        n: how many units are taken out.
+        seed: of the draws.
+    """
+    dictionary, (_, value) = knowing.dictionary, of
+    keep = knowing.judged.sample.match & knowing.judged.shown[:, value]
+    spoke, neurons = list(speaking["latents"])[:n], list(speaking["neurons"])[:n]
+    found: dict[str, list[After]] = {}
+    for name, remove in (
+        ("nothing", lambda rows: rows),
+        ("speaking latents", lambda rows: without(dictionary, rows, spoke)),
+        *removals(knowing, value, n, seed),
+        ("speaking neurons", _projected(torch.eye(dictionary.d_in)[neurons], knowing.judged.x[keep])),
+    ):
+        found.setdefault(name, []).append(_after(knowing.judged, pair, of, remove, seed))
+    return {name: tried[0] if len(tried) == 1 else _pooled(tried) for name, tried in found.items()}
+
+
+def _after(judged: Population, pair: Pairs | None, of: tuple[int, int], remove: Removal, seed: int) -> After:
+    (judgement, value), scored = of, ~judged.sample.match
+    probability = judged.judge.logits(remove(judged.x[scored])).softmax(-1)
+    made, truth = probability.argmax(-1), judged.truth[scored]
+    shown, has = judged.shown[scored, value], judged.has[scored, value]
+    found = gaps(
+        (truth == judgement)[shown], (made == judgement)[shown], probability[shown, judgement], has[shown], seed
+    )
+    effect = torch.nan
+    if pair is not None:
+        number = list(pair.effects.values).index(judged.values[value].partition("=")[2])
+        rows = remove(pair.x.flatten(0, 1)).view_as(pair.x)
+        effect = float(pair.on(~pair.match, judged.judge, rows).mean[number, judgement])
+    right, rate = (made == truth).double().mean(), (made == judgement).double().mean()
+    return After(found, float(rate), float(right), effect)
+
+
+def _pooled(tried: Sequence[After]) -> After:
+    found = {}
+    for name in DEFINITIONS:
+        values = torch.tensor([one.gaps[name].value for one in tried], dtype=torch.float64)
+        known = values[~values.isnan()] if not values.isnan().all() else values
+        found[name] = Gap(float(known.mean()), float(known.min()), float(known.max()))
+    rate, accuracy, effect = (
+        sum(getattr(one, name) for one in tried) / len(tried) for name in ("rate", "accuracy", "effect")
+    )
+    return After(found, rate, accuracy, effect)
 
 
 def _mean(tried: list[dict[str, Any]], key: str) -> float:

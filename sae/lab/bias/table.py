@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,17 +10,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae.dictionaries.base import Dictionary
-from sae.errors import InputsError
 from sae.evaluation.labels import best_labels
 from sae.evaluation.sample import Units
-from sae.features.live.words import Words
 from sae.lab.bias.decision import Judge, scaled
-from sae.lab.bias.leaning import LEVEL, Effects, Observed, observed, outlying, stands_out
+from sae.lab.bias.leaning import LEVEL, Effects, Observed, observed, stands_out
 from sae.lab.bias.population import Pairs, Population
 from sae.lab.bias.removing import Knowing
-from sae.lab.workbench import Workbench
+from sae.lab.bias.speaking import spoken, towards
+from sae.lab.bias.wording import Wording
 
 NAMED_AUC = 0.7
+COUNTED = ("items", "judged so", "others judged so", "p", "found")
+CAUSED = ("effect, nats", "low", "high", "no chance", "t", "own")
+CARRIED = ("carried, nats", "latent", "auc", "speaks", "speaks, nats", "speaks, auc")
+WORDED = ("words", "words, t", "words, latent", "by words", "by words, cosine", "by words, auc")
 N_TOLD = 4
 """Pairs of judgement and value that definitions and removals are worked out for, at most."""
 
@@ -84,50 +86,6 @@ class Audit:
         return [pair for pair in chosen if found[pair]] or chosen[:1]
 
 
-@dataclass(frozen=True)
-class Wording:
-    """Sensitive values as words: what they are near to in the joint space, less the mean word.
-
-    A value's words are its name and its family's first word ("gray hair"), of a yes or no the family's ("glasses").
-
-    Attributes:
-        values: the numbers of those whose words the subject knows.
-        judgements: cosine of their words with each judgement's.
-        places: cosine of their words with what each latent writes.
-    """
-
-    values: tuple[int, ...]
-    judgements: Float[Tensor, "values judgements"]
-    places: Float[Tensor, "values latents"]
-
-    @classmethod
-    def of(cls, bench: Workbench, judged: Population) -> "Wording":
-        words, numbers, found = Words(bench.subject, bench.inputs), [], []
-        for number, label in enumerate(judged.values):
-            family, _, name = label.partition("=")
-            phrase = family.replace("_", " ") if name in ("yes", "no") else f"{name} {family.partition('_')[0]}"
-            try:
-                towards = words.towards([phrase])[0]
-            except InputsError:
-                continue
-            if name != "no":
-                numbers.append(number)
-                found.append(towards)
-        directions = F.normalize(bench.dictionary.W_dec.detach().float().cpu(), dim=1)
-        towards = torch.stack(found) if found else torch.zeros(0, directions.shape[1])
-        names = [name.replace("_", " ") for name in judged.judge.names]
-        return cls(tuple(numbers), towards @ words.towards(names).T, towards @ directions.T)
-
-    @cached_property
-    def outlying(self) -> Float[Tensor, "values judgements"]:
-        return outlying(self.judgements)
-
-    @property
-    def stand_out(self) -> Bool[Tensor, "values judgements"]:
-        """Which judgements' words are nearer to a value's, or farther, than chance allows beside the others'."""
-        return stands_out(self.outlying, self.judgements.numel())
-
-
 def latent_titles(latents: Units) -> dict[int, str]:
     """Return what latents are called, those that deserve a name.
 
@@ -142,19 +100,18 @@ def latent_titles(latents: Units) -> dict[int, str]:
 
 
 def table(dictionary: Dictionary, audit: Audit, knowing: Knowing, words: Wording) -> list[dict[str, Any]]:
-    """Return one row per judgement and value, those found first.
+    """Return one row per judgement and value, those found first, then values that are words alone.
 
     `latent` carries most of what the value does to the judgement, or where that is not known separates the value best;
     `speaks` adds most to the judgement where it is made. Both are chosen on one half, their figures are those of the
-    other.
+    other. `by words` writes the value's words most, against those of its family's other values.
     """
     judged, rows = audit.judged, []
     carried = {name: _carried(audit.judged.judge, dictionary, pair) for name, pair in audit.pairs.items()}
-    matched, scored = _spoken(judged, dictionary)
+    matched, scored = spoken(judged, dictionary)
     speaks = matched.argmax(1)
     for value, label in enumerate(judged.values):
         found, areas = audit.effects(value), knowing.auc("latents", value)
-        place_of_word = words.values.index(value) if value in words.values else None
         for judgement in range(len(audit.names)):
             row, latent = _row(audit, judgement, value), int(areas[0].nan_to_num(0).argmax())
             row["carried, nats"] = ""
@@ -167,11 +124,35 @@ def table(dictionary: Dictionary, audit: Audit, knowing: Knowing, words: Wording
             speaker = int(speaks[judgement])
             row |= {"speaks": speaker, "speaks, nats": _rounded(scored[judgement, speaker])}
             row["speaks, auc"] = _rounded(areas[1][speaker])
-            for name, of in (("words", words.judgements), ("words, t", words.outlying if words.values else None)):
-                row[name] = "" if place_of_word is None or of is None else _rounded(of[place_of_word, judgement])
-            row["words, latent"] = "" if place_of_word is None else _rounded(words.places[place_of_word, latent])
-            rows.append(row)
-    return sorted(rows, key=lambda row: row["p"])
+            rows.append(row | _worded(knowing, words, label, judgement, latent))
+    rows.sort(key=lambda row: row["p"])
+    blank = dict.fromkeys(("judgement", "value", *COUNTED, *CAUSED, *CARRIED), "")
+    return rows + [
+        blank | {"judgement": name, "value": label} | _worded(knowing, words, label, judgement, None)
+        for label in words.values
+        if label not in judged.values
+        for judgement, name in enumerate(audit.names)
+    ]
+
+
+def _worded(knowing: Knowing, words: Wording, label: str, judgement: int, latent: int | None) -> dict[str, Any]:
+    """Return what a value's words are near to: the judgement, a latent, and the latent that writes them most."""
+    place, judged = words.place(label), knowing.judged
+    if place is None:
+        return dict.fromkeys(WORDED, "")
+    writes = F.normalize(knowing.dictionary.W_dec.detach().float().cpu(), dim=1)
+    cosine = words.association(writes)[:, place].masked_fill(~knowing.units["latents"].alive, -1)
+    first = int(cosine.argmax())
+    known = knowing.auc("latents", judged.values.index(label))[1] if label in judged.values else None
+    found = (
+        _rounded(words.judgements[place, judgement]),
+        _rounded(words.outlying[place, judgement]),
+        "" if latent is None else _rounded(words.towards[place] @ writes[latent]),
+        first,
+        _rounded(cosine[first]),
+        "" if known is None else _rounded(known[first]),
+    )
+    return dict(zip(WORDED, found, strict=True))
 
 
 def _row(audit: Audit, judgement: int, value: int) -> dict[str, Any]:
@@ -187,7 +168,7 @@ def _row(audit: Audit, judgement: int, value: int) -> dict[str, Any]:
     }
     found = audit.effects(value)
     if found is None:
-        return row | dict.fromkeys(("effect, nats", "low", "high", "no chance", "t", "own"), "")
+        return row | dict.fromkeys(CAUSED, "")
     effects, place = found
     effect, error = float(effects.mean[place, judgement]), 1.96 * float(effects.error[place, judgement])
     return row | {
@@ -210,20 +191,5 @@ def _carried(
     """Return each latent's share of every effect, in nats, on the half to match on and on the other."""
     held = scaled(judge, dictionary, pair.x.flatten(0, 1)).unflatten(0, pair.x.shape[:2])
     n = held.shape[1]
-    changes, towards = (held - held.mean(1, keepdim=True)) * n / (n - 1), _towards(judge, dictionary)
-    return changes[pair.match].mean(0)[..., None] * towards, changes[~pair.match].mean(0)[..., None] * towards
-
-
-def _spoken(
-    judged: Population, dictionary: Dictionary
-) -> tuple[Float[Tensor, "judgements latents"], Float[Tensor, "judgements latents"]]:
-    """Return what each latent adds to every judgement where it is made, in nats, on both halves."""
-    held, towards, halves = scaled(judged.judge, dictionary, judged.x), _towards(judged.judge, dictionary), []
-    for half in (judged.sample.match, ~judged.sample.match):
-        made = F.one_hot(judged.judged[half], towards.shape[1]).float()
-        halves.append(((made.T @ held[half]) / made.sum(0).clamp(min=1)[:, None]) * towards.T)
-    return halves[0], halves[1]
-
-
-def _towards(judge: Judge, dictionary: Dictionary) -> Float[Tensor, "latents judgements"]:
-    return dictionary.W_dec.detach().float().cpu() @ (judge.classifier - judge.classifier.mean(0)).T
+    changes, products = (held - held.mean(1, keepdim=True)) * n / (n - 1), towards(judge, dictionary)
+    return changes[pair.match].mean(0)[..., None] * products, changes[~pair.match].mean(0)[..., None] * products
