@@ -144,5 +144,5 @@ class Workbench:
     def random(self) -> Units:
         """As many random directions as latents, each firing as often as its latent."""
         responses = self.latents.row_responses
-        rates = responses.n_fired.double() / responses.n_items
-        return Units("random_directions", random_directions(self.sample.x, rates, self.seed), self.sample)
+        rates, device = responses.n_fired.double() / responses.n_items, self.dictionary.W_dec.device
+        return Units("random_directions", random_directions(self.sample.x, rates, self.seed).to(device), self.sample)
