@@ -1,6 +1,7 @@
 """Attacks on a subject whose answer one latent decides: they succeed, and the defence restores it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from live_catalogs import image_catalog
 from toy_reader import NAMES, PLACE, SIDE, N, ToyThings, bench, stamp
 
+from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
 from sae.lab.typography import attack, defence, defences, lettered, wild, written
 from sae.lab.typography.attack import bed_of
@@ -235,6 +237,10 @@ def test_mistakes(tmp_path: Path) -> None:
     made.dictionary.provenance["hookpoint"] = "text.embedding"
     with pytest.raises(EvaluationError, match="hookpoint of the image tower"):
         attack.check(made)
+    across = TopK(TopKConfig(d_sae=8, k=2), 2 * N + 1, 2 * N + 1)
+    across.provenance = {"hookpoint": PLACE, "target_hookpoint": "visual.elsewhere"}
+    with pytest.raises(EvaluationError, match=f"a transcoder, from {PLACE} to visual.elsewhere"):
+        attack.check(replace(made, dictionary=across))
 
 
 def test_answers_are_right_where_they_are_the_truth() -> None:

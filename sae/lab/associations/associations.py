@@ -194,7 +194,8 @@ def by_text(bench: Workbench, pairs: Pairs, unit: Int[Tensor, " owners"]) -> dic
 
     The names alone say whether the subject's text tower holds the association at all.
     """
-    if bench.subject.kind != "clip" or bench.dictionary.provenance.get("hookpoint") != EXACT:
+    at = bench.dictionary.provenance.get("hookpoint")
+    if bench.subject.kind != "clip" or at != EXACT or bench.dictionary.is_transcoder:
         return {}
     space = JointSpace.of(bench)
     (places,) = space.places([bench.latents])

@@ -15,6 +15,7 @@ import torch
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.lettering import FONTS
+from sae.lab.change.interventions import places
 from sae.lab.finding import Finding, Picture
 from sae.lab.typography import attack_picture
 from sae.lab.typography.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
@@ -106,9 +107,15 @@ def check(bench: Workbench) -> str:
     """Return the dictionary's hookpoint.
 
     Raises:
-        EvaluationError: it is not of an image tower, or the inputs have no classes.
+        EvaluationError: it is not of an image tower, a transcoder, or the inputs have no classes.
+        DictionaryError: it is of several hookpoints.
     """
-    hookpoint = str(bench.dictionary.provenance.get("hookpoint"))
+    hookpoint, writes = places(bench.dictionary)
+    if hookpoint != writes:
+        raise EvaluationError(
+            f"{bench.dictionary!r}: a transcoder, from {hookpoint} to {writes}; latents are removed where they are "
+            "read, so this takes dictionaries that write what they read."
+        )
     if getattr(bench.inputs, "classes", None) is None or not hookpoint.startswith("visual."):
         raise EvaluationError(
             f"{bench.subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower."
