@@ -132,8 +132,18 @@ class Workbench:
 
     @cached_property
     def latents(self) -> Units:
-        """The dictionary's latents at work on the sample."""
-        return Units("dictionary", self.dictionary, self.sample)
+        """The dictionary's latents at work on the sample.
+
+        Raises:
+            EvaluationError: none of them fires.
+        """
+        found = Units("dictionary", self.dictionary, self.sample)
+        if not found.alive.any():
+            raise EvaluationError(
+                f"{self.dictionary!r}: no latent fires in the sample of {len(self.sample.x)} vectors; it is dead, or of "
+                "other vectors than these."
+            )
+        return found
 
     @cached_property
     def neurons(self) -> Units:
