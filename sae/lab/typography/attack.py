@@ -19,7 +19,7 @@ from sae.lab.change.interventions import places
 from sae.lab.finding import Finding, Picture
 from sae.lab.typography import attack_picture
 from sae.lab.typography.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
-from sae.lab.typography.defences import AS_ACTIVE, RANDOM, READING, defences, on_unseen_words
+from sae.lab.typography.defences import AS_ACTIVE, RANDOM, READING, defences, leading, on_unseen_words
 from sae.lab.typography.lettered import GROUNDS, MATCH_FONTS, SCORE_FONTS, class_of, drawn, things
 from sae.lab.typography.stroop import CONDITIONS, INCONGRUENT, in_ink, on_pictures
 from sae.lab.typography.wild import Wild, in_the_wild
@@ -94,11 +94,10 @@ def run(config: Config) -> Finding:
     kinds = defences(beds[FIND], bench.dictionary, config.head_layers, bench.seed)
     to_choose, to_report = curves(beds[CHOOSE], kinds), curves(beds[SCORE], kinds)
     picked = {name: chosen(points) for name, points in to_choose.items()}
-    lead = min(READING, key=lambda name: to_choose[name][picked[name]].success[0])
-    latents = next(one.latents for one in kinds if one.name == lead)[: int(to_choose[lead][picked[lead]].amount)]
+    lead, latents = leading(kinds, to_choose)
     others = next(one.latents for one in kinds if one.name == RANDOM)[: len(latents)]
     wild = in_the_wild(bench, reader, hookpoint, latents, others)
-    unseen = on_unseen_words(beds[FIND], beds[SCORE], bench.dictionary, len(latents))
+    unseen = on_unseen_words(beds, bench.dictionary)
     found = Attack(manner, scored, words, stroop, to_report, picked, lead, unseen, wild)
     return found.finding(bench.about, beds[SCORE])
 
