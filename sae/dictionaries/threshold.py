@@ -89,7 +89,8 @@ class Thresholded(Dictionary):
         self.threshold.fill_(torch.inf)
         # Units of similar rates share a block, so that hardly any needs more than its own largest values.
         order = n_fired.argsort(stable=True)
-        for units in order[rates[order] > 0].split(UNIT_BLOCK):
+        order = order[rates[order] > 0]
+        for units in order.split(UNIT_BLOCK) if len(order) else ():
             wanted = n_fired[units][:, None]
             top = self._pre(x, units).T.contiguous().topk(int(wanted.max()) + 1, dim=1).values
             between = (top.gather(1, wanted - 1) + top.gather(1, wanted))[:, 0] / 2

@@ -253,7 +253,12 @@ def write_places(folder: Path, places: Float[np.ndarray, "cards d_joint"]) -> No
 
 def write_json(path: Path, data: Any) -> None:
     """Write plain data in one step."""
-    write_durably(path, [(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n").encode()], CatalogError)
+    write_durably(path, [json_bytes(data)], CatalogError)
+
+
+def json_bytes(data: Any) -> bytes:
+    """Return plain data as a file holds it; raises ValueError for NaN and infinity, which JSON has not."""
+    return (json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sae.durable import write_durably
 from sae.errors import SaeError
 from sae.evaluation.pictures import caption_hashes, save_picture
-from sae.features.catalog import write_json
+from sae.features.catalog import json_bytes
 
 Draw = Callable[[], Any]
 """Returns a matplotlib figure with a constrained layout."""
@@ -46,25 +48,39 @@ class Finding:
     images: Mapping[str, bytes] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as plain data; figures that are no finite numbers are left out, and such cells are empty."""
         return {
             "method": self.method,
             "about": dict(self.about),
-            "figures": dict(self.figures),
+            "figures": {name: value for name, value in self.figures.items() if isfinite(value)},
             "verdict": self.verdict,
-            "rows": [dict(row) for row in self.rows],
+            "rows": _known(self.rows),
             "pictures": {name: picture.caption for name, picture in self.pictures.items()},
         }
 
     def save(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
-        """Write FOLDER/METHOD.json, with the settings of the run if given, and per picture PNG, PDF and CSV."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in self.pictures.items():
-            caption = f"{picture.caption}\n{caption_hashes(self.about)}"
-            save_picture(picture.draw(), folder / name, picture.rows, caption)
-        for name, content in self.images.items():
-            write_durably(folder / f"{name}.png", [content], SaeError)
-        # Last, so that whoever finds it finds its pictures too.
-        write_json(folder / f"{self.method}.json", self.to_json() | ({"settings": dict(settings)} if settings else {}))
+        """Write FOLDER/METHOD.json, with the settings of the run if given, and per picture PNG, PDF and CSV.
+
+        All is made before the first file is put in its place, each of them whole.
+        """
+        content = json_bytes(self.to_json() | ({"settings": dict(settings)} if settings else {}))
+        files = {f"{name}.png": image for name, image in self.images.items()}
+        with TemporaryDirectory() as drawn:
+            for name, picture in self.pictures.items():
+                caption = f"{picture.caption}\n{caption_hashes(self.about)}"
+                save_picture(picture.draw(), Path(drawn) / name, _known(picture.rows), caption)
+            files |= {path.name: path.read_bytes() for path in sorted(Path(drawn).iterdir())}
+        # The JSON is last, so that whoever finds it finds its pictures too.
+        for name, written in (files | {f"{self.method}.json": content}).items():
+            write_durably(folder / name, [written], SaeError)
+
+
+def _known(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without numbers that are none: neither JSON nor a table has NaN or infinity."""
+    return [
+        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 def unit_name(kind: str, number: int) -> str:

@@ -136,8 +136,18 @@ class Workbench:
 
     @cached_property
     def latents(self) -> Units:
-        """The dictionary's latents at work on the sample."""
-        return Units("dictionary", self.dictionary, self.sample)
+        """The dictionary's latents at work on the sample.
+
+        Raises:
+            EvaluationError: none of them fires.
+        """
+        found = Units("dictionary", self.dictionary, self.sample)
+        if not found.alive.any():
+            raise EvaluationError(
+                f"{self.dictionary!r}: no latent fires in the sample of {len(self.sample.x)} vectors; it is dead, or of "
+                "other vectors than these."
+            )
+        return found
 
     @cached_property
     def neurons(self) -> Units:
@@ -148,5 +158,5 @@ class Workbench:
     def random(self) -> Units:
         """As many random directions as latents, each firing as often as its latent."""
         responses = self.latents.row_responses
-        rates = responses.n_fired.double() / responses.n_items
-        return Units("random_directions", random_directions(self.sample.x, rates, self.seed), self.sample)
+        rates, device = responses.n_fired.double() / responses.n_items, self.dictionary.W_dec.device
+        return Units("random_directions", random_directions(self.sample.x, rates, self.seed).to(device), self.sample)

@@ -45,6 +45,11 @@ def test_a_rare_unit_fires_once_rather_than_never() -> None:
     assert directions(torch.full((20,), 1e-6)).encode(vectors()).n_fired().tolist() == [1] * 20
 
 
+def test_units_that_are_never_to_fire_never_do() -> None:
+    never = directions(torch.zeros(5))
+    assert never.threshold.isinf().all() and not never.encode(vectors()).values.numel()
+
+
 def test_directions_depend_on_the_seed_alone() -> None:
     rates = torch.rand(30, generator=torch.Generator().manual_seed(2))
     assert directions(rates).hash == directions(rates).hash

@@ -12,7 +12,7 @@ from sae.errors import ConfigError, EvaluationError
 from sae.inputs.concepts import ConceptInputs, World
 from sae.lab.associations import associations as method
 from sae.lab.associations.associations import Config, Shown, known_pairs
-from sae.lab.associations.strengths import Pairs, Strengths, alone, correlation, shares
+from sae.lab.associations.strengths import Pairs, Strengths, alone, correlation, percent, shares
 from sae.lab.spread import Spread, rank_correlation
 from sae.lab.workbench import Workbench
 
@@ -34,6 +34,48 @@ def test_pairs_know_who_never_goes_with_whom_and_who_is_alike() -> None:
     back = made.reverse
     assert {NAMES[one] for one in back.owners.tolist()} == {"dog", "sun", "big"}
     assert not back.apart[back.owners.tolist().index(1), 0], "a dog's owner is no stranger to it"
+
+
+def test_a_class_that_is_too_rare_is_neither_kin_nor_a_stranger() -> None:
+    known = torch.tensor([name != "cog" for name in NAMES])
+    made = Pairs.of(NAMES, {"cat": {"dog": 0.3, "cog": 0.3}}, KIN).on(known)
+    assert [(NAMES[other], [NAMES[one] for one in kin]) for _, other, kin in made.listed()] == [("dog", ["owl"])]
+    assert not made.apart[0, NAMES.index("cog")], "it goes with the cat, however rare it is"
+    assert not made.reverse.apart[0, NAMES.index("cat")]
+    means = torch.tensor([[10.0, 6.0, 3.0, 2.0, 2.0, 2.0, float("nan"), 2.0]], dtype=torch.float64)
+    unseen = Pairs.of(NAMES, {"cat": {"dog": 0.3}}, KIN).on(known)
+    found = Strengths.of(means, unseen)
+    assert found.kin.isfinite().all() and found.rank.tolist() == [1]
+    assert correlation(means, unseen, 99, 0)[0].mean == pytest.approx(1)
+
+
+def test_rates_are_those_that_can_be_compared_and_each_has_a_name_of_its_own() -> None:
+    lonely = KIN | {"sun": "star"}
+    made = Pairs.of(NAMES, {"cat": {"dog": 0.301, "sun": 0.5}, "red": {"big": 0.304}}, lonely)
+    assert made.rates == [0.304, 0.301]
+    assert [percent(rate) for rate in (0.3, 0.06, 0.07, 0.301, 0.304)] == ["30%", "6%", "7%", "30.1%", "30.4%"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "kin"),
+    [
+        ({"cat": {"dog": 0.301}, "red": {"big": 0.304}}, {}),
+        ({"cat": {"dog": 0.3, "sun": 0.5}}, KIN | {"sun": "star"}),
+        ({"cat": {"dog": 0.3}}, KIN | {"cat": "king"}),
+    ],
+    ids=["rates that round alike", "a rate whose associates have no kin", "owners without kin"],
+)
+def test_any_associations_lead_to_a_verdict(
+    rates: dict, kin: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workbench, "open", lambda config: bench())
+    monkeypatch.setattr(method, "known_pairs", lambda *_: Pairs.of(NAMES, rates, kin))
+    found = method.run(Config(dictionary="toy", store=tmp_path, n_deals=9))
+    for rate in Pairs.of(NAMES, rates, kin).rates:
+        assert f"goes with it at {percent(rate)}" in found.verdict
+        assert f"latents, {percent(rate)}, above kin" in found.figures
+    assert "nan" not in found.verdict
+    found.save(tmp_path / "out")
 
 
 def test_the_share_is_one_for_the_owner_and_zero_for_strangers() -> None:

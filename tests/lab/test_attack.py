@@ -1,6 +1,7 @@
 """Attacks on a subject whose answer one latent decides: they succeed, and the defence restores it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from live_catalogs import image_catalog
 from toy_reader import NAMES, PLACE, SIDE, N, ToyThings, bench, stamp
 
+from sae.dictionaries.topk import TopK, TopKConfig
 from sae.errors import ConfigError, EvaluationError
 from sae.lab.typography import attack, defence, defences, lettered, wild, written
 from sae.lab.typography.attack import bed_of
-from sae.lab.typography.defence import CLEAN, WORDS, WRITTEN, Point, chosen, curves
+from sae.lab.typography.defence import CLEAN, WORDS, WRITTEN, Point, chosen, curves, point
 from sae.lab.typography.lettered import class_of, things
 from sae.lab.typography.stroop import CONDITIONS, inked, on_pictures
 from sae.lab.typography.written import (
@@ -120,10 +122,24 @@ def test_effects_are_what_each_latent_adds_to_the_word_against_the_truth() -> No
 
 def test_latents_that_each_read_one_word_do_not_defend_against_words_that_they_were_not_found_by() -> None:
     of, dictionary = beds(), bench().dictionary
-    found = defences.on_unseen_words(of[FIND], of[SCORE], dictionary, N // 2)
+    found = defences.on_unseen_words(of, dictionary)
     assert found["words found by, before"] == found["other words, before"] == found["other words, after"] == 1
-    assert found["words found by, after"] == 0
-    assert defences.on_unseen_words(of[FIND], of[SCORE], dictionary, 0)["words found by, after"] == 1
+    assert found["words found by, after"] == 0 and found["number"] >= N / 2
+    one = {part: bed.on_words(torch.tensor([2])) for part, bed in of.items()}
+    assert defences.on_unseen_words(one, dictionary) == {}, "one word leaves no other"
+
+
+def test_the_other_words_have_no_part_in_what_is_removed() -> None:
+    of, dictionary = beds(), bench().dictionary
+    even = torch.arange(0, N, 2)
+    alone = {part: bed if part == SCORE else bed.on_words(even) for part, bed in of.items()}
+    assert set(alone[FIND].truth[WORDS].tolist()) == set(alone[FIND].pairs.word.tolist()) == set(even.tolist())
+    kinds = defences.readers(alone[FIND], dictionary)
+    _, latents = defences.leading(kinds, curves(alone[CHOOSE], kinds))
+    scored = point(of[SCORE], "", 1.0, of[SCORE].without_latents(dictionary, latents))
+    found = defences.on_unseen_words(of, dictionary)
+    both = (found["words found by, after"] + found["other words, after"]) / 2
+    assert found["number"] == len(latents) and both == pytest.approx(scored.success[0])
 
 
 def test_as_active_takes_the_nearest_free_latent() -> None:
@@ -235,6 +251,10 @@ def test_mistakes(tmp_path: Path) -> None:
     made.dictionary.provenance["hookpoint"] = "text.embedding"
     with pytest.raises(EvaluationError, match="hookpoint of the image tower"):
         attack.check(made)
+    across = TopK(TopKConfig(d_sae=8, k=2), 2 * N + 1, 2 * N + 1)
+    across.provenance = {"hookpoint": PLACE, "target_hookpoint": "visual.elsewhere"}
+    with pytest.raises(EvaluationError, match=f"a transcoder, from {PLACE} to visual.elsewhere"):
+        attack.check(replace(made, dictionary=across))
 
 
 def test_answers_are_right_where_they_are_the_truth() -> None:

@@ -119,6 +119,14 @@ def test_labels_that_are_not_there_are_refused(change: dict, message: str) -> No
         population(bench(), asked["among"], asked["sensitive"])
 
 
+def test_a_transcoder_of_the_joint_space_is_refused() -> None:
+    made = bench()
+    made.dictionary.is_transcoder = True
+    made.dictionary.provenance = made.dictionary.provenance | {"target_hookpoint": "text.embedding"}
+    with pytest.raises(EvaluationError, match=r"writes text\.embedding"):
+        population(made, None, ["mark"])
+
+
 def test_other_places_and_too_few_judgements_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"needs a dictionary of visual\.embedding"):
         population(bench(hookpoint="visual.layer4.0.hook_post"), None, ["mark"])

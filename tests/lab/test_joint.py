@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from toy_joint import LAYER, NAMES, ToyPictures, bench
 
 from sae.errors import EvaluationError
+from sae.features.live.words import Words
 from sae.lab.words.joint import JointSpace, attributed, before_selection, blank
 from sae.tensors import Batch
 
@@ -99,3 +100,10 @@ def test_a_dictionary_of_texts_is_refused() -> None:
 
 def test_words_know_their_names() -> None:
     assert JointSpace.of(bench()).words.names == list(NAMES)
+
+
+def test_all_classes_have_a_word_however_many() -> None:
+    made = bench()
+    made.inputs.label_names = {"concept": tuple(f"class {n}" for n in range(2100))}  # type: ignore[attr-defined]
+    assert len(JointSpace.of(made).words.names) == 2100
+    assert len(Words(made.subject, made.inputs).names) == 2000

@@ -211,3 +211,19 @@ def test_other_settings_do_not_mix_with_a_labelling_that_is_there(tmp_path: Path
     path.write_text("{")
     with pytest.raises(CatalogError, match=r"key\.json: cannot be read"):
         label.run(config(tmp_path))
+
+
+def test_items_of_a_direction_are_of_the_half_that_it_was_not_fitted_on(tmp_path: Path) -> None:
+    given = {"unit": "direction:animal=dog"}
+    label.run(config(tmp_path, **given))
+    item = np.array(Labelling(tmp_path / "found").key["item"])
+    match = opened().sample.match.numpy()
+    assert not match[item].any() and match.any()
+    answer(tmp_path, "Ada")
+    found = label.run(config(tmp_path, **given))
+    assert sum(row["items"] for row in found.rows) == int((~match).sum())
+    key = json.loads((tmp_path / "found" / "key.json").read_text())
+    key["item"][0] = int(match.nonzero()[0][0])
+    (tmp_path / "found" / "key.json").write_text(json.dumps(key))
+    with pytest.raises(ConfigError, match="has items that direction:animal=dog was fitted on"):
+        label.run(config(tmp_path, **given))

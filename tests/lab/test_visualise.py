@@ -11,6 +11,7 @@ from torch import Tensor
 from toy_sight import LAYER, LOWER, NAMES, PATTERNS, ToySight, bench
 
 from sae.errors import ConfigError, DictionaryError, EvaluationError, InputsError
+from sae.evaluation.sample import Units
 from sae.features.building.known import raw_neurons
 from sae.lab.visualise import method, transform
 from sae.lab.visualise.chosen import Meanings
@@ -271,3 +272,59 @@ def test_judges_see_pictures_in_their_own_size() -> None:
 def test_settings_that_make_no_sense_are_refused(setting: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Config(dictionary="toy", store=tmp_path, **setting)
+
+
+def test_at_the_first_layer_accentuation_stays_near_the_pixels(tmp_path: Path) -> None:
+    made = bench(hookpoint=LOWER)
+    config = Config(dictionary="toy", store=tmp_path, steps=20, n_latents=2)
+    studio, chosen = Studio(made, config), Meanings(made).choose(made.latents, 2)
+    start = studio.weak(chosen)
+    near = studio.made(chosen, "accentuate").pictures
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sae.lab.visualise.studio.STAY", 0.0)
+        free = studio.made(chosen, "accentuate").pictures
+    assert float((near - start).square().sum()) < float((free - start).square().sum())
+
+
+def test_a_facet_that_half_precision_cannot_divide_by_adds_nothing() -> None:
+    x = torch.tensor([[[1.0, 2.0, 3.0]]]).half().requires_grad_(True)
+    values = (x.float() * torch.tensor([2.0, 5.0, -1.0])).sum((1, 2))
+    term = Towards({LOWER: torch.tensor([[0.0, 0.0, 1.0]])}, torch.tensor([0.5]))
+    assert term.add(values, {LOWER: x}).tolist() == [0]
+    large = torch.full((1, 300, 1024), 60.0).half().requires_grad_(True)
+    term = Towards({LOWER: torch.ones(1, 1024)}, torch.tensor([1.0]))
+    assert term.add(large.float().sum((1, 2)), {LOWER: large}).isfinite().all()
+
+
+def test_latents_that_never_fire_are_left_out_and_refused_by_number() -> None:
+    made = bench()
+    made.dictionary.b_enc[1] = -10  # detects its concept as before, and is never selected
+    assert Meanings(made).of(made.latents)[0][1] == 1
+    numbers = Meanings(made).choose(made.latents, 4).numbers.tolist()
+    assert {0, 2, 3} <= set(numbers) and 1 not in numbers
+    with pytest.raises(EvaluationError, match="latents: 1 never fires on the 200 items"):
+        Meanings(made).given(made.latents, [0, 1])
+
+
+def test_a_control_of_which_nothing_stands_for_a_concept_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = Meanings.of
+
+    def none_of_controls(meanings: Meanings, units: Units) -> tuple[torch.Tensor, torch.Tensor]:
+        concept, precision = of(meanings, units)
+        return (concept if units.name == "dictionary" else torch.full_like(concept, -1)), precision
+
+    monkeypatch.setattr(Meanings, "of", none_of_controls)
+    monkeypatch.setattr(Workbench, "open", lambda config: bench())
+    other = ToySight()
+    other.id = "toy:other"
+    monkeypatch.setattr("sae.lab.visualise.studio.load", lambda *_: other)
+    found = method.run(
+        Config(
+            dictionary="toy", store=tmp_path, n_latents=2, ways=("pixel",), steps=2, n_pictures=40, judges=("toy:other",)
+        )
+    )
+    assert {row["units"] for row in found.rows} == {"latents"}
+    assert found.verdict.endswith("None of the neurons and none of the random directions stands for a concept.")
+    assert "toy:other sees its concept in" in found.verdict

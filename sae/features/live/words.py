@@ -28,6 +28,7 @@ class Words:
     Args:
         subject: with a joint space.
         inputs: whose classes name the words.
+        most: so many of them, the first ones, so that an answer does not take long; None takes all.
 
     Attributes:
         names: what the classes are called.
@@ -39,10 +40,10 @@ class Words:
         EvaluationError: the subject has no joint space, or the inputs name fewer than two classes.
     """
 
-    def __init__(self, subject: Any, inputs: Any) -> None:
+    def __init__(self, subject: Any, inputs: Any, most: int | None = MOST_WORDS) -> None:
         if not isinstance(subject, ImageTextSubject):
             raise EvaluationError(f"{subject.id}: has no space that images and texts share; CLIP models have one.")
-        self.names, self.templates = words_and_templates(inputs)
+        self.names, self.templates = words_and_templates(inputs, most=most)
         if len(self.names) < 2:
             raise EvaluationError(f"{inputs.describe()}: these inputs name {len(self.names)} classes; 2 are needed.")
         self._subject, self._means = subject, {}
@@ -111,16 +112,18 @@ def trained_vocabulary(subject_id: str) -> tuple[str, ...] | None:
     return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def words_and_templates(inputs: Any, of: Collection[str] | None = None) -> tuple[list[str], tuple[str, ...]]:
+def words_and_templates(
+    inputs: Any, of: Collection[str] | None = None, most: int | None = None
+) -> tuple[list[str], tuple[str, ...]]:
     """Return what the inputs' classes are called, and the prompts around these names, or around a few `of` them.
 
-    The commonest ones are taken. A prompt that does not hold its class's name gives none; where no prompt does, phrases
+    Names are the first ones, if only so many are wanted, and prompts the commonest. A prompt that does not hold its class's name gives none; where no prompt does, phrases
     stand alone. Inputs without classes have no words.
     """
     classes = getattr(inputs, "classes", None)
     if classes is None:
         return [], PLAIN
-    words = [name.replace("_", " ") for name in inputs.label_names[classes.family]][:MOST_WORDS]
+    words = [name.replace("_", " ") for name in inputs.label_names[classes.family]][:most]
     found = Counter(
         re.sub(rf"\b{re.escape(word)}\b", "{}", prompt)
         for word, prompts in zip(words, classes.prompts, strict=False)

@@ -23,7 +23,7 @@ from sae.evaluation.responses import DenseResponses
 from sae.evaluation.sample import MIN_POSITIVES, Sample
 from sae.inputs.base import Associated
 from sae.lab.associations.picture import picture
-from sae.lab.associations.strengths import Pairs, Strengths, alone, class_means, correlation, shares
+from sae.lab.associations.strengths import Pairs, Strengths, alone, class_means, correlation, percent, shares
 from sae.lab.finding import Finding, unit_name
 from sae.lab.readings import Readings, latents, neurons, random
 from sae.lab.words.joint import EXACT, JointSpace
@@ -124,7 +124,7 @@ def run(config: Config) -> Finding:
         raise EvaluationError(
             "associations: no owner has an associate with kin that are shown often enough; take more."
         )
-    both = {"": pairs, ", reversed": pairs.reverse}
+    both = {"": pairs, ", reversed": pairs.reverse} if pairs.reverse.listed() else {"": pairs}
     figures: dict[str, float] = {"owners": len(pairs.owners), "pairs": len(pairs.listed())}
     rows: list[dict[str, Any]] = []
     reads: dict[str, Read] = {}
@@ -194,7 +194,8 @@ def by_text(bench: Workbench, pairs: Pairs, unit: Int[Tensor, " owners"]) -> dic
 
     The names alone say whether the subject's text tower holds the association at all.
     """
-    if bench.subject.kind != "clip" or bench.dictionary.provenance.get("hookpoint") != EXACT:
+    at = bench.dictionary.provenance.get("hookpoint")
+    if bench.subject.kind != "clip" or at != EXACT or bench.dictionary.is_transcoder:
         return {}
     space = JointSpace.of(bench)
     (places,) = space.places([bench.latents])
@@ -209,12 +210,12 @@ def by_text(bench: Workbench, pairs: Pairs, unit: Int[Tensor, " owners"]) -> dic
 def _figures(who: str, read: Read, pairs: Pairs, config: Config) -> dict[str, float]:
     strengths = Strengths.of(read.means, pairs)
     found = {f"{who}, AUC for the owner": float(read.auc.mean())} if read.auc.isfinite().all() else {}
-    for rate in strengths.rate.unique().tolist():
-        keep = strengths.rate == rate
-        found[f"{who}, {rate:.0%}, share"] = float(strengths.share[keep].mean())
-        found[f"{who}, {rate:.0%}, share of kin"] = float(strengths.kin[keep].mean())
-        found |= strengths.gain(rate, config.seed).figures(f"{who}, {rate:.0%}, above kin")
-        found |= strengths.ranks(rate, config.seed).figures(f"{who}, {rate:.0%}, rank in kin")
+    for rate in reversed(pairs.rates):
+        keep, at = strengths.rate == rate, f"{who}, {percent(rate)}"
+        found[f"{at}, share"] = float(strengths.share[keep].mean())
+        found[f"{at}, share of kin"] = float(strengths.kin[keep].mean())
+        found |= strengths.gain(rate, config.seed).figures(f"{at}, above kin")
+        found |= strengths.ranks(rate, config.seed).figures(f"{at}, rank in kin")
     together, chance = correlation(read.means, pairs, config.n_deals, config.seed)
     return found | together.figures(f"{who}, correlation") | {f"{who}, correlation, dealt": chance}
 
@@ -239,12 +240,12 @@ def _rows(who: str, read: Read, pairs: Pairs) -> list[dict[str, Any]]:
 
 def _verdict(figures: Mapping[str, float], pairs: Pairs) -> str:
     told = []
-    for rate in sorted(set(pairs.rate[pairs.rate > 0].tolist()), reverse=True):
-        name = f"{LATENTS}, {rate:.0%}, above kin"
+    for rate in pairs.rates:
+        name = f"{LATENTS}, {percent(rate)}, above kin"
         low, high = figures[f"{name}, low"], figures[f"{name}, high"]
         told.append(
             f"{figures[name]:+.1%} [{low:+.1%}, {high:+.1%}] of its own response above their kin on what "
-            f"goes with it at {rate:.0%}" + ("" if low > 0 else " (not distinguishable from none)")
+            f"goes with it at {percent(rate)}" + ("" if low > 0 else " (not distinguishable from none)")
         )
     rivals = [name.removesuffix(", correlation") for name in figures if name.endswith(", correlation")]
     rivals = [name for name in rivals if name != LATENTS and not name.endswith(("reversed", "by text"))]

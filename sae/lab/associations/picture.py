@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae.evaluation.pictures import style
-from sae.lab.associations.strengths import Pairs
+from sae.lab.associations.strengths import Pairs, percent
 from sae.lab.finding import Picture
 
 MOST_MATRICES = 2
@@ -19,18 +19,18 @@ MOST_SHARE = 0.6
 
 def picture(figures: Mapping[str, float], pairs: Pairs, shares: Float[Tensor, "owners classes"]) -> Picture:
     """Draw every control's shares by rate, and the latents' answers within the groups that hold most pairs."""
-    rates = sorted(set(pairs.rate[pairs.rate > 0].tolist()), reverse=True)
+    rates = pairs.rates
     names = [name.removesuffix(", correlation") for name in figures if name.endswith(", correlation")]
     names = [name for name in names if not name.endswith("reversed")]
     rows = [
         {
             "units": name,
             "rate": rate,
-            "rank_in_kin": figures[f"{name}, {rate:.0%}, rank in kin"],
-            "low": figures[f"{name}, {rate:.0%}, rank in kin, low"],
-            "high": figures[f"{name}, {rate:.0%}, rank in kin, high"],
-            "share": figures[f"{name}, {rate:.0%}, share"],
-            "share_of_kin": figures[f"{name}, {rate:.0%}, share of kin"],
+            "rank_in_kin": figures[f"{name}, {percent(rate)}, rank in kin"],
+            "low": figures[f"{name}, {percent(rate)}, rank in kin, low"],
+            "high": figures[f"{name}, {percent(rate)}, rank in kin, high"],
+            "share": figures[f"{name}, {percent(rate)}, share"],
+            "share_of_kin": figures[f"{name}, {percent(rate)}, share of kin"],
         }
         for name in names
         for rate in rates
@@ -102,7 +102,7 @@ def _dots(axes: Any, rows: list[dict[str, Any]], rates: list[float]) -> None:
             axes.plot([row["low"], row["high"]], [height, height], color=look["color"], linewidth=1.5)
             axes.plot(
                 row["rank_in_kin"], height, linestyle="", markersize=6, **look,
-                label=f"goes with it at {rate:.0%}" if row["units"] == names[0] else None,
+                label=f"goes with it at {percent(rate)}" if row["units"] == names[0] else None,
             )  # fmt: skip
     axes.axvline(0.5, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
@@ -139,5 +139,5 @@ def _heat(axes: Any, matrix: dict[str, Any], rates: list[float]) -> Any:
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=7, length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("planted: " + ", ".join(f"{rate:.0%}" for rate in rates), fontsize=8, loc="left")
+    axes.set_title("planted: " + ", ".join(percent(rate) for rate in rates), fontsize=8, loc="left")
     return image

@@ -1,7 +1,7 @@
 """How strongly units answer to what goes with their classes: planted pairs, their kin, and shares of the response."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -22,12 +22,16 @@ class Pairs:
         owners: those that bring others along.
         rate: how often each owner brings each class along.
         kind: of every class; kin are those of one kind.
+        together: whether one of two classes brings the other along, known or not.
+        known: classes that can be associates and kin.
     """
 
     names: tuple[str, ...]
     owners: Int[Tensor, " owners"]
     rate: Float[Tensor, "owners classes"]
     kind: Int[Tensor, " classes"]
+    together: Bool[Tensor, "classes classes"]
+    known: Bool[Tensor, " classes"]
 
     @classmethod
     def of(
@@ -50,7 +54,10 @@ class Pairs:
                 row[place[other]] = share
         kinds = {kind: number for number, kind in enumerate(dict.fromkeys(kin.get(name, "") for name in names))}
         kind = torch.tensor([kinds[kin.get(name, "")] for name in names])
-        return cls(tuple(names), torch.tensor([place[name] for name in associations]), rate, kind)
+        owners = torch.tensor([place[name] for name in associations])
+        brings = torch.zeros(len(names), len(names), dtype=torch.bool)
+        brings[owners] = rate > 0
+        return cls(tuple(names), owners, rate, kind, brings | brings.T, torch.ones(len(names), dtype=torch.bool))
 
     @cached_property
     def reverse(self) -> "Pairs":
@@ -58,28 +65,31 @@ class Pairs:
         square = torch.zeros(len(self.names), len(self.names), dtype=torch.float64)
         square[self.owners] = self.rate
         brought = square.any(0).nonzero()[:, 0]
-        return Pairs(self.names, brought, square.T[brought], self.kind)
+        return replace(self, owners=brought, rate=square.T[brought])
 
     def on(self, known: Bool[Tensor, " classes"]) -> "Pairs":
-        """Return the pairs of classes that are known."""
+        """Return the pairs of classes that are known; who goes with whom stays as it is."""
         kept = known[self.owners]
-        return Pairs(self.names, self.owners[kept], self.rate[kept] * known, self.kind)
+        return replace(self, owners=self.owners[kept], rate=self.rate[kept] * known, known=self.known & known)
 
     @cached_property
     def apart(self) -> Bool[Tensor, "owners classes"]:
         """Classes that never go with each owner, in neither direction, and are not the owner."""
-        square = torch.zeros(len(self.names), len(self.names), dtype=torch.bool)
-        square[self.owners] = self.rate > 0
-        return ~(square | square.T | torch.eye(len(self.names), dtype=torch.bool))[self.owners]
+        return ~(self.together | torch.eye(len(self.names), dtype=torch.bool))[self.owners]
 
     def listed(self) -> list[tuple[int, int, Int[Tensor, " kin"]]]:
         """Return every owner's place with an associate and the associate's kin, where it has any."""
         found = []
         for place, other in self.rate.nonzero().tolist():
-            kin = (self.apart[place] & (self.kind == self.kind[other])).nonzero()[:, 0]
+            kin = (self.apart[place] & self.known & (self.kind == self.kind[other])).nonzero()[:, 0]
             if len(kin):
                 found.append((place, other, kin))
         return found
+
+    @cached_property
+    def rates(self) -> list[float]:
+        """The rates of those that are listed, the largest first."""
+        return sorted({float(self.rate[place, other]) for place, other, _ in self.listed()}, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class Strengths:
             own, others = scaled[place, other], scaled[place, kin]
             rank = (others < own).double().mean() + (others == own).double().mean() / 2
             rows.append((own, others.mean(), rank, pairs.rate[place, other], place))
-        share, kin, rank, rate, owner = (torch.tensor(one, dtype=torch.float64) for one in zip(*rows, strict=True))
+        share, kin, rank, rate, owner = torch.tensor(rows, dtype=torch.float64).view(-1, 5).T
         return cls(share, kin, rank, rate, owner.long())
 
     def gain(self, rate: float, seed: int) -> Spread:
@@ -123,6 +133,11 @@ class Strengths:
         owner = self.owner[keep].unique(return_inverse=True)[1]
         total = torch.zeros(int(owner.max()) + 1, dtype=torch.float64).index_add_(0, owner, values[keep])
         return Spread.of(total / owner.bincount(), seed)
+
+
+def percent(rate: float) -> str:
+    """Return a rate as figures are called by it: 0.3 as 30%, and 0.304 as 30.4%, so that no two rates share a name."""
+    return f"{100 * rate:.10g}%"
 
 
 def shares(means: Float[Tensor, "owners classes"], pairs: Pairs) -> Float[Tensor, "owners classes"]:

@@ -16,6 +16,7 @@ from sae.evaluation.sample import Sample
 from sae.inputs.base import Varied
 from sae.lab.bias.decision import Judge
 from sae.lab.bias.leaning import Effects
+from sae.lab.change.interventions import places
 from sae.lab.words.joint import BATCH_IMAGES, EXACT
 from sae.lab.workbench import Workbench
 from sae.tensors import Batch
@@ -66,9 +67,10 @@ def population(bench: Workbench, among: str | None, sensitive: Sequence[str]) ->
         EvaluationError: the dictionary is not of the image's place in the joint space, inputs have no classes or no
             such labels, or a family is the same for all.
     """
-    if bench.dictionary.provenance.get("hookpoint") != EXACT:
+    reads, writes = places(bench.dictionary)
+    if (reads, writes) != (EXACT, EXACT):
         raise EvaluationError(
-            f"{bench.dictionary!r}: reads {bench.dictionary.provenance.get('hookpoint')}; judgements are taken apart "
+            f"{bench.dictionary!r}: reads {reads} and writes {writes}; judgements are taken apart "
             f"in the joint space, so the audit needs a dictionary of {EXACT}."
         )
     classes, sample = getattr(bench.inputs, "classes", None), bench.sample

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sae.dictionaries.sites import hookpoints_read
 from sae.errors import ConfigError
@@ -75,14 +75,19 @@ def run(config: Config) -> Finding:
     sample = bench.any_sample
     readings, number = unit_of(bench, config.unit, config.neurons_at, sample)
     values = readings.of(range(number, number + 1))[:, 0].double().numpy()
+    among = drawn_from(sample, config.unit)
     if (folder / FILE).is_file():
         labelling = Labelling(folder)
         _check_same(labelling.key, config, bench, folder)
+        if not among[labelling.key["item"]].all():
+            raise ConfigError(
+                f"unit: the labelling in {folder} has items that {config.unit} was fitted on; prepare another with --out."
+            )
     else:
-        labelling = prepare(bench, sample, values, config, folder)
+        labelling = prepare(bench, sample, values, among, config, folder)
     if not any(labelling.said().values()):
         return _waiting(labelling, bench, folder)
-    found = Labelled.of(labelling, values, config.seed)
+    found = Labelled.of(labelling, values, config.seed, among)
     rivals = {
         "random directions": _rivals(found, random(sample, N_RANDOM, config.seed)),
         "neurons": _rivals(found, neurons(bench, config.neurons_at, sample)),
@@ -90,12 +95,21 @@ def run(config: Config) -> Finding:
     return finding(found, labelling, rivals, config, bench.about)
 
 
+def drawn_from(sample: Sample, unit: str) -> Bool[np.ndarray, " items"]:
+    """Return the items that may be drawn: of a direction, which was fitted on one half, those of the other."""
+    return ~sample.match.numpy() if unit.startswith("direction:") else np.ones(sample.n_items, dtype=bool)
+
+
 def prepare(
-    bench: Workbench, sample: Sample, values: Float[np.ndarray, " items"], config: Config, folder: Path
+    bench: Workbench,
+    sample: Sample,
+    values: Float[np.ndarray, " items"],
+    among: Bool[np.ndarray, " items"],
+    config: Config,
+    folder: Path,
 ) -> Labelling:
-    """Draw items, and write what raters see of them."""
-    edges = mixes.level_edges(values, config.n_levels)
-    level = mixes.levels_of(values, edges)
+    """Draw some of the items, and write what raters see of them."""
+    _, level = mixes.levels_among(values, among, config.n_levels)
     chosen = mixes.draw(level, config.n_levels, config.n_each, config.seed)
     item = chosen[order(len(chosen), config.seed)]
     slots, images = shown(bench, sample, item)

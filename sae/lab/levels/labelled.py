@@ -45,24 +45,32 @@ class Labelled:
     levels: Levels
 
     @classmethod
-    def of(cls, labelling: Labelling, values: Float[np.ndarray, " items"], seed: int = 0) -> "Labelled":
+    def of(
+        cls,
+        labelling: Labelling,
+        values: Float[np.ndarray, " items"],
+        seed: int = 0,
+        among: Bool[np.ndarray, " items"] | None = None,
+    ) -> "Labelled":
         """Join what all raters said.
 
         Args:
             labelling: with its key.
             values: of the unit, on all items of the sample.
             seed: of the draw between categories that as many raters chose.
+            among: the items that could be drawn; all of them if not given.
         """
+        among = np.ones(len(values), dtype=bool) if among is None else among
         settings, names = labelling.key["settings"], labelling.categories
         agreed = votes(labelling.key["item"], labelling.said(), seed)
         item = np.array(sorted(agreed), dtype=np.int64)
         category = np.array([agreed[one] for one in item.tolist()], dtype=np.int64)
-        edges = mixes.level_edges(values, settings["n_levels"])
-        level, n = mixes.levels_of(values, edges), settings["n_levels"]
+        n, n_items = settings["n_levels"], int(among.sum())
+        edges, level = mixes.levels_among(values, among, n)
         counts = mixes.tally(level[item], category, n, len(names))
-        mass = np.bincount(level, minlength=n) / len(level)
+        mass = np.bincount(level[among], minlength=n) / n_items
         base = _share(counts, mass, np.ones(n, dtype=bool)).value
-        levels = Levels(edges, float(values.std()), counts, mass, 0, base, len(values))
+        levels = Levels(edges, float(values[among].std()), counts, mass, 0, base, n_items)
         return cls(item, category, level[item], values[item], levels)
 
     @cached_property

@@ -28,6 +28,14 @@ def levels_of(values: Float[np.ndarray, " items"], edges: Float[np.ndarray, " ed
     return np.searchsorted(edges[1:-1], values, side="right")
 
 
+def levels_among(
+    values: Float[np.ndarray, " items"], among: Bool[np.ndarray, " items"], n_levels: int
+) -> tuple[Float[np.ndarray, " edges"], Int[np.ndarray, " items"]]:
+    """Cut the range of some items' values; return the edges, and the level of each of them, -1 of all others."""
+    edges = level_edges(values[among], n_levels)
+    return edges, np.where(among, levels_of(values, edges), -1)
+
+
 def draw(level: Int[np.ndarray, " items"], n_levels: int, n_each: int, seed: int) -> Int[np.ndarray, " drawn"]:
     """Draw at most `n_each` items of every level at random, without putting any back; return their numbers in order."""
     order = np.random.default_rng(seed).permutation(len(level))

@@ -149,7 +149,7 @@ def region_figures(found: Mapping[str, Regions], seed: int) -> dict[str, float]:
 def chosen(regions: Regions) -> list[tuple[str, int]]:
     """Return units to show, chosen on the half to match on: two whose answers cluster most, two for one place alone."""
     z = _standard(regions.match)
-    clustered = (moran(z, neighbours(regions.place)) + 0.2 * regions.reliability.clamp(max=0)).argsort(descending=True)
+    clustered = moran(z, neighbours(regions.place)).argsort(descending=True)
     order = z.sort(1, descending=True).values
     single = (order[:, 0] - order[:, 1]).argsort(descending=True).tolist()
     picked, best = clustered[:2].tolist(), z.argmax(1)

@@ -15,10 +15,11 @@ import torch
 
 from sae.errors import ConfigError, EvaluationError
 from sae.inputs.lettering import FONTS
+from sae.lab.change.interventions import places
 from sae.lab.finding import Finding, Picture
 from sae.lab.typography import attack_picture
 from sae.lab.typography.defence import CLEAN, MOST_LOSS, WORDS, WRITTEN, Bed, Point, chosen, curves
-from sae.lab.typography.defences import AS_ACTIVE, RANDOM, READING, defences, on_unseen_words
+from sae.lab.typography.defences import AS_ACTIVE, RANDOM, READING, defences, leading, on_unseen_words
 from sae.lab.typography.lettered import GROUNDS, MATCH_FONTS, SCORE_FONTS, class_of, drawn, things
 from sae.lab.typography.stroop import CONDITIONS, INCONGRUENT, in_ink, on_pictures
 from sae.lab.typography.wild import Wild, in_the_wild
@@ -93,11 +94,10 @@ def run(config: Config) -> Finding:
     kinds = defences(beds[FIND], bench.dictionary, config.head_layers, bench.seed)
     to_choose, to_report = curves(beds[CHOOSE], kinds), curves(beds[SCORE], kinds)
     picked = {name: chosen(points) for name, points in to_choose.items()}
-    lead = min(READING, key=lambda name: to_choose[name][picked[name]].success[0])
-    latents = next(one.latents for one in kinds if one.name == lead)[: int(to_choose[lead][picked[lead]].amount)]
+    lead, latents = leading(kinds, to_choose)
     others = next(one.latents for one in kinds if one.name == RANDOM)[: len(latents)]
     wild = in_the_wild(bench, reader, hookpoint, latents, others)
-    unseen = on_unseen_words(beds[FIND], beds[SCORE], bench.dictionary, len(latents))
+    unseen = on_unseen_words(beds, bench.dictionary)
     found = Attack(manner, scored, words, stroop, to_report, picked, lead, unseen, wild)
     return found.finding(bench.about, beds[SCORE])
 
@@ -106,9 +106,15 @@ def check(bench: Workbench) -> str:
     """Return the dictionary's hookpoint.
 
     Raises:
-        EvaluationError: it is not of an image tower, or the inputs have no classes.
+        EvaluationError: it is not of an image tower, a transcoder, or the inputs have no classes.
+        DictionaryError: it is of several hookpoints.
     """
-    hookpoint = str(bench.dictionary.provenance.get("hookpoint"))
+    hookpoint, writes = places(bench.dictionary)
+    if hookpoint != writes:
+        raise EvaluationError(
+            f"{bench.dictionary!r}: a transcoder, from {hookpoint} to {writes}; latents are removed where they are "
+            "read, so this takes dictionaries that write what they read."
+        )
     if getattr(bench.inputs, "classes", None) is None or not hookpoint.startswith("visual."):
         raise EvaluationError(
             f"{bench.subject.id} {hookpoint}: needs images with classes, and a hookpoint of the image tower."

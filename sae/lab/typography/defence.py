@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -44,6 +45,13 @@ class Bed:
     def __post_init__(self) -> None:
         self._panels: dict[str, dict[str, Panel]] = {}
         self._codes: dict[str, Codes] = {}
+
+    def on_words(self, words: Int[Tensor, " words"]) -> "Bed":
+        """Return the pictures on which some words are written, and those of these words alone."""
+        keep = torch.isin(self.pairs.word, words)
+        kept = {CLEAN: keep, WRITTEN: keep, WORDS: torch.isin(self.truth[WORDS], words)}
+        images, truth = ({kind: of[kind][kept[kind]] for kind in KINDS} for of in (self.images, self.truth))
+        return Bed(self.subject, self.reader, self.hookpoint, self.pairs.on(keep), images, truth)
 
     def panels(self, hookpoint: str) -> dict[str, Panel]:
         """Return the panels of all kinds of pictures."""

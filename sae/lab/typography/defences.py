@@ -8,7 +8,7 @@ components on.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,19 @@ from torch import Tensor
 from sae.dictionaries.base import Dictionary
 from sae.dictionaries.codes import Codes
 from sae.lab.change.interventions import vector_parts
-from sae.lab.typography.defence import CLEAN, EMBEDDING, WORDS, WRITTEN, Answers, Bed, Defence
-from sae.lab.typography.written import right, succeeded
+from sae.lab.typography.defence import (
+    CLEAN,
+    EMBEDDING,
+    WORDS,
+    WRITTEN,
+    Answers,
+    Bed,
+    Defence,
+    Point,
+    chosen,
+    curves,
+)
+from sae.lab.typography.written import CHOOSE, FIND, SCORE, right, succeeded
 from sae.lab.words.joint import Written
 from sae.subjects.base import Activation
 from sae.subjects.heads import Head, attention_heads, mean_contributions, without_heads
@@ -49,17 +60,23 @@ def defences(matched: Bed, dictionary: Dictionary, heads: int | None, seed: int)
         heads: look for heads in so many last layers of a transformer; None for all.
         seed: of random latents.
     """
-    written, clean = (mean_activation(matched.codes(dictionary, kind)) for kind in (WRITTEN, CLEAN))
-    alone = mean_activation(matched.codes(dictionary, WORDS))
-    scores = both(written, alone, clean), alone - clean, written - clean, effects(matched, dictionary)
-    orders = dict(zip(READING, scores, strict=True))  # fmt: skip
+    found, written = readers(matched, dictionary), mean_activation(matched.codes(dictionary, WRITTEN))
     counts = counts_to(round(MOST * dictionary.d_sae))
-    ranked = {name: scores.argsort(descending=True).tolist() for name, scores in orders.items()}
-    found = [_latents(name, dictionary, order, counts) for name, order in ranked.items()]
-    best = ranked[READING[0]][: dictionary.d_sae // 3]
+    best = found[0].latents[: dictionary.d_sae // 3]
     found.append(_latents(AS_ACTIVE, dictionary, as_active(best, written), counts))
     found += _random(dictionary, written, counts, seed)
     return [*found, _neurons(matched), _difference(matched), *_subspaces(matched), *_heads(matched, heads)]
+
+
+def readers(matched: Bed, dictionary: Dictionary) -> list[Defence]:
+    """Return the defences of which latents that read go, one for each of the ways of finding them, `READING`."""
+    written, alone, clean = (mean_activation(matched.codes(dictionary, kind)) for kind in (WRITTEN, WORDS, CLEAN))
+    scores = both(written, alone, clean), alone - clean, written - clean, effects(matched, dictionary)
+    counts = counts_to(round(MOST * dictionary.d_sae))
+    return [
+        _latents(name, dictionary, score.argsort(descending=True).tolist(), counts)
+        for name, score in zip(READING, scores, strict=True)
+    ]
 
 
 def counts_to(most: int) -> tuple[int, ...]:
@@ -124,18 +141,21 @@ def as_active(latents: Sequence[int], activity: Float[Tensor, " d_sae"]) -> list
     return found
 
 
-def on_unseen_words(matched: Bed, scored: Bed, dictionary: Dictionary, n: int) -> dict[str, float]:
-    """Find latents (by `both`) on every other word only; return success on those words and on the others, held out.
+def on_unseen_words(beds: Mapping[str, Bed], dictionary: Dictionary) -> dict[str, float]:
+    """Find latents on every other word only; return success on those words and on the others, held out.
 
-    Whether they read, or each only knows words that it was found by.
+    Whether they read, or each only knows words that it was found by: the other words have no part in which latents go,
+    nor in how many, nor in the way of finding them. Nothing is told of a single word.
     """
-    means = []
-    for kind, word in ((WRITTEN, matched.pairs.word), (WORDS, matched.truth[WORDS]), (CLEAN, matched.pairs.word)):
-        example = matched.panels(matched.hookpoint)[kind].keep.nonzero()[:, 0]
-        means.append(mean_activation(matched.codes(dictionary, kind).on((word[example] % 2 == 0).nonzero()[:, 0])))
-    order = both(*means).argsort(descending=True)[:n].tolist()
-    before, after = scored.untouched(), scored.without_latents(dictionary, order) if n else scored.untouched()
-    seen, found = scored.pairs.word % 2 == 0, {}
+    words = beds[FIND].pairs.word.unique()
+    if len(words) < 2:
+        return {}
+    kinds = readers(beds[FIND].on_words(words[::2]), dictionary)
+    found_by, scored = curves(beds[CHOOSE].on_words(words[::2]), kinds), beds[SCORE]
+    latents = leading(kinds, found_by)[1]
+    before = scored.untouched()
+    after = scored.without_latents(dictionary, latents) if latents else before
+    seen, found = torch.isin(scored.pairs.word, words[::2]), {"number": float(len(latents))}
     for when, answers in (("before", before), ("after", after)):
         wins = succeeded(answers[WRITTEN], before[CLEAN], scored.pairs.word)[:, 0].double()
         found |= {
@@ -143,6 +163,18 @@ def on_unseen_words(matched: Bed, scored: Bed, dictionary: Dictionary, n: int) -
             f"other words, {when}": float(wins[~seen].mean()),
         }
     return found
+
+
+def leading(kinds: Sequence[Defence], points: Mapping[str, Sequence[Point]]) -> tuple[str, list[int]]:
+    """Return the way of finding latents that read that leaves least success, and those that go by it.
+
+    Args:
+        kinds: defences, those of `readers` among them.
+        points: the curve of each where numbers are chosen.
+    """
+    lead = min(READING, key=lambda name: points[name][chosen(points[name])].success[0])
+    latents = next(one.latents for one in kinds if one.name == lead)
+    return lead, list(latents[: int(points[lead][chosen(points[lead])].amount)])
 
 
 def _latents(name: str, dictionary: Dictionary, order: Sequence[int], counts: Sequence[int]) -> Defence:

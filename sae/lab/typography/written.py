@@ -83,6 +83,9 @@ class Pairs:
     def first(self, n: int) -> "Pairs":
         return replace(self, images=self.images[:n], truth=self.truth[:n], word=self.word[:n])
 
+    def on(self, keep: Bool[Tensor, " pairs"]) -> "Pairs":
+        return replace(self, images=self.images[keep], truth=self.truth[keep], word=self.word[keep])
+
 
 def pairs_of(bench: Workbench, targets: Sequence[str], n: int, part: str) -> Pairs:
     """Pair pictures of things, drawn from one part, with words that do not name them, every word as often.

@@ -95,13 +95,20 @@ class Meanings:
         Raises:
             EvaluationError: no unit stands for any.
         """
+        found = self.choose_any(units, n)
+        if found is None:
+            raise EvaluationError(f"{units.name}: none stands for a concept (average precision above {LABELLED}).")
+        return found
+
+    def choose_any(self, units: Units, n: int) -> Chosen | None:
+        """Do the same, or return None where no unit that fires stands for any."""
         concept, precision = self.of(units)
-        best: dict[int, int] = {}
+        stands, best = (concept >= 0) & units.alive, {}
         for unit in precision.argsort(descending=True, stable=True).tolist():
-            if concept[unit] >= 0:
+            if stands[unit]:
                 best.setdefault(int(concept[unit]), unit)
         if not best:
-            raise EvaluationError(f"{units.name}: none stands for a concept (average precision above {LABELLED}).")
+            return None
         listed = sorted(best)
         drawn = torch.randperm(len(listed), generator=torch.Generator().manual_seed(self.bench.seed))[:n]
         numbers = torch.tensor([best[listed[place]] for place in drawn.sort().values.tolist()])
@@ -112,8 +119,15 @@ class Meanings:
 
         Raises:
             DictionaryError: there is no such unit.
+            EvaluationError: one never fires on the sample, so that nothing tells what is strong for it.
         """
         check_latents(units.dictionary, numbers)
+        if silent := [number for number in numbers if not units.alive[number]]:
+            raise EvaluationError(
+                f"latents: {', '.join(map(str, silent))} never fire{'s' if len(silent) == 1 else ''} on the "
+                f"{self.sample.n_items} items of the sample; leave {'it' if len(silent) == 1 else 'them'} out, or take "
+                "more --n-vectors."
+            )
         concept, precision = self.of(units)
         at = torch.tensor(numbers)
         return chosen(units, at, concept[at], precision[at])
@@ -124,6 +138,6 @@ def chosen(
 ) -> Chosen:
     """Measure how strong units get."""
     columns = units.responses.columns(numbers)
-    strong = [column[column > 0].quantile(TYPICAL) if (column > 0).any() else torch.tensor(0.0) for column in columns.T]
+    strong = [column[column > 0].quantile(TYPICAL) for column in columns.T]
     name = "latents" if units.name == "dictionary" else units.name
     return Chosen(name, units, numbers, concept, precision, torch.stack(strong))

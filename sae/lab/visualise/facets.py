@@ -185,14 +185,17 @@ class Towards:
         return list(self.styles)
 
     def add(self, values: Float[Tensor, " n"], found: Mapping[str, Activation]) -> Float[Tensor, " n"]:
-        """Return what is added; gradients flow through the activations alone."""
+        """Return what is added; gradients flow through the activations alone.
+
+        In float32 also of a subject in half precision, in which norms overflow and small ones cannot be divided by.
+        """
         layers = [found[name] for name in self.styles]
         grads = torch.autograd.grad(values.sum(), layers, retain_graph=True)
         total = torch.zeros_like(values)
         for style, x, grad in zip(self.styles.values(), layers, grads, strict=True):
-            wanted = grad.relu() * style.to(x)[:, None]
-            pull = wanted * (_norm(grad) / _norm(wanted).clamp_min(1e-12))
-            total = total + (x * pull).sum((1, 2)).float() / len(layers)
+            wanted = grad.float().relu() * style.to(x.device)[:, None]
+            pull = wanted * (_norm(grad.float()) / _norm(wanted).clamp_min(1e-12))
+            total = total + (x.float() * pull).sum((1, 2)).to(total) / len(layers)
         return self.strength.to(total) * total
 
 

@@ -20,6 +20,8 @@ from sae.lab.workbench import Workbench
 
 __all__ = ["Config", "run"]
 
+CONTROLS = ("neurons", "random_directions")
+
 
 def run(config: Config) -> Finding:
     """Visualise latents, with controls in the first way, and say what the pictures show."""
@@ -55,12 +57,14 @@ def run(config: Config) -> Finding:
 
 
 def _chosen(studio: Studio, meanings: Meanings) -> list[Chosen]:
+    """Return latents, and those controls of which some unit stands for a concept."""
     bench, config = studio.bench, studio.config
     if config.latents:
         latents = meanings.given(bench.latents, list(config.latents))
     else:
         latents = meanings.choose(bench.latents, config.n_latents)
-    return [latents, *(meanings.choose(units, len(latents)) for units in (bench.neurons, bench.random))]
+    controls = (meanings.choose_any(units, len(latents)) for units in (bench.neurons, bench.random))
+    return [latents, *(one for one in controls if one is not None)]
 
 
 def _figures(studio: Studio, made: Sequence[Made]) -> dict[str, float]:
@@ -148,12 +152,15 @@ def _verdict(config: Config, judges: Sequence[str], figures: Mapping[str, float]
             where = f"{way}{facet}"
             if f"latents, {where}, {judge}, {key}" not in figures:
                 continue  # none of the latents asked for stands for a concept
-            share, random = (figures[f"{kind}, {where}, {judge}, {key}"] for kind in ("latents", "random_directions"))
-            fewest = min(n, int(figures[f"random_directions, {where}, n"]))
+            share = figures[f"latents, {where}, {judge}, {key}"]
+            random = figures.get(f"{CONTROLS[1]}, {where}, {judge}, {key}")
             what = "its concept" if key == "concept" else f"its concept as a {facet[2:]}"
-            said += f"; {judge} sees {what} in {share:.0%}, {compared(share, random, fewest)} random directions "
-            said += f"({random:.0%})"
-    return said + "."
+            said += f"; {judge} sees {what} in {share:.0%}"
+            if random is not None:
+                fewest = min(n, int(figures[f"{CONTROLS[1]}, {where}, n"]))
+                said += f", {compared(share, random, fewest)} random directions ({random:.0%})"
+    without = [kind.replace("_", " ") for kind in CONTROLS if f"{kind}, {way}, n" not in figures]
+    return said + "." + (f" None of the {' and none of the '.join(without)} stands for a concept." if without else "")
 
 
 def _mean(values: Tensor) -> float:

@@ -153,14 +153,19 @@ class Anchor:
     """Pictures to stay near, as a lower layer sees them (feature accentuation: Hamblin et al. 2024, arXiv 2402.10039).
 
     Attributes:
-        pictures: one for each picture that is optimised; they go through the same transformations.
-        hookpoint: where activations are compared.
+        pictures: one for each picture that is optimised; for a layer they go through the same transformations.
+        hookpoint: where activations are compared; None compares the pixels.
         weight: of their squared distance, as a share of the anchor's squared norm.
     """
 
     pictures: Pictures
-    hookpoint: str
+    hookpoint: str | None
     weight: float = 1.0
+
+    @property
+    def reads(self) -> list[str]:
+        """The hookpoint, if it is one."""
+        return [] if self.hookpoint is None else [self.hookpoint]
 
     def departure(self, x: Activation, anchored: Activation) -> Float[Tensor, " n"]:
         """Return the weighted distance of activations from the anchor's."""
@@ -194,7 +199,9 @@ def visualise(
     seeing = check_aim(subject, aim)
     generator = torch.Generator().manual_seed(ascent.seed)
     optimiser = torch.optim.Adam(parametrisation.parameters, lr=ascent.learning_rate)
-    names = list(dict.fromkeys([*(term.reads if term else ()), *([anchor.hookpoint] if anchor else ()), aim.hookpoint]))
+    names = list(
+        dict.fromkeys([*(term.reads if term else ()), *(anchor.reads if anchor else ()), aim.hookpoint])
+    )
     moments = {round(ascent.steps * (k / max(ascent.keep, 1)) ** 2) for k in range(ascent.keep)}
     course, kept = [], {}
     with torch.enable_grad():
@@ -208,10 +215,12 @@ def visualise(
             total = values = aim.values(x)
             if term:
                 total = total + term.add(values, found)
-            if anchor:
+            if anchor and anchor.hookpoint is None:
+                total = total - anchor.departure(pictures.flatten(2), anchor.pictures.flatten(2)).to(total)
+            elif anchor:
                 generator.set_state(state)
                 with torch.no_grad():
-                    seen = seeing.see(ascent.transform(anchor.pictures, generator), [anchor.hookpoint])
+                    seen = seeing.see(ascent.transform(anchor.pictures, generator), anchor.reads)
                 total = total - anchor.departure(found[anchor.hookpoint], seen[anchor.hookpoint])
             if ascent.diversity:
                 total = total - ascent.diversity * likeness(x, aim.units.to(x.device))

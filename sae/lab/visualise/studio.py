@@ -206,7 +206,8 @@ class Studio:
         anchor, term, start = None, None, None
         if way == ACCENTUATE:
             start = self.weak(chosen).repeat_interleave(copies, 0)
-            anchor = Anchor(start, lower(self.bench.subject, self.hookpoint)[0], STAY)
+            below = lower(self.bench.subject, self.hookpoint)
+            anchor = Anchor(start, below[0] if below else None, STAY)
         if facet is not None:
             number = torch.full((len(aim.units),), self.facets.number(facet))
             term = self.facets.towards(number, torch.tensor(config.strengths).repeat(len(chosen)))

@@ -58,7 +58,7 @@ class JointSpace:
             EvaluationError: the subject has no joint space, the inputs name no classes, or the dictionary reads no
                 images.
         """
-        words = Words(bench.subject, bench.inputs)
+        words = Words(bench.subject, bench.inputs, most=None)
         member = Member.of("dictionary", bench.dictionary, bench.subject)
         if not member.reads.startswith("visual.") or member.reads != member.writes.hookpoint:
             raise EvaluationError(
