@@ -8,8 +8,8 @@ from sae.features.embed import ASSETS, CARD_MODULES, classic_script, read_module
 
 PAGES = Path(__file__).parent / "pages"
 PAGE_MODULES = (
-    *("server_source.js", "file_source.js", "explaining.js", "blind.js", "scatter.js", "table.js"),
-    *("overview.js", "units.js", "rows.js", "lab.js", "label.js", "feature.js", "circuit.js", "finding.js"),
+    *("server_source.js", "file_source.js", "explaining.js", "blind.js", "moving.js", "scatter.js", "table.js"),
+    *("overview.js", "units.js", "rows.js", "atlas.js", "lab.js", "label.js", "feature.js", "circuit.js", "finding.js"),
     *("live.js", "sentence.js", "phrase.js", "picture.js", "asking.js", "steer_curve.js", "steer.js"),
     *("contrast_set.js", "contrast_result.js", "contrasting.js", "app.js"),
 )

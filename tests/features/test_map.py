@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sae.errors import ConfigError
-from sae.features.building.map import draw_map
+from sae.features.building.map import draw_map, laid_out
 
 GROUPS, EACH = 6, 25
 NAMES = ("red", "green", "blue", "round", "square", "long")
@@ -56,6 +56,16 @@ def test_the_same_seed_gives_the_same_map(W_dec: torch.Tensor, drawn) -> None:
     assert drawn.clusters == again.clusters
     other = draw_map(W_dec, titles(), seed=1)
     assert not np.array_equal(drawn.x, other.x)
+
+
+def test_a_layout_leaves_torch_its_threads(W_dec: torch.Tensor) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        laid_out(W_dec.numpy(), 0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_latents_that_are_left_out_have_no_place(W_dec: torch.Tensor) -> None:

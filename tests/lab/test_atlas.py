@@ -104,7 +104,7 @@ def test_a_whole_run_shows_latents_labels_and_any_render(tmp_path: Path, monkeyp
     assert of_owls and all(row["names"].startswith("concept=owl") for row in of_owls)
     assert names_of(bench().latents)[4:6] == ["concept=big", "concept=owl"], "no mixture holds these two"
     found.save(tmp_path / "out")
-    with Image.open(BytesIO((tmp_path / "out" / "atlas.png").read_bytes())) as image:
+    with Image.open(BytesIO((tmp_path / "out" / "atlas-rendered.png").read_bytes())) as image:
         assert image.size == (24, 24)
     assert (tmp_path / "out" / "lab-atlas.png").stat().st_size > 5000
 

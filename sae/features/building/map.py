@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -99,7 +100,12 @@ def laid_out(
     # Few rows are started at random: the spectral start needs more eigenvectors than they have.
     start = "spectral" if len(rows) > 2 * n_neighbours else "random"
     layout: Any = UMAP(**settings, init=start, random_state=seed, n_jobs=1)
-    return layout.fit_transform(rows).astype(np.float32)
+    threads = torch.get_num_threads()
+    try:
+        return layout.fit_transform(rows).astype(np.float32)
+    finally:
+        # UMAP leaves OpenMP, and torch with it, as many threads as there are cores.
+        torch.set_num_threads(threads)
 
 
 def _regions(place: Float[np.ndarray, "drawn 2"], seed: int) -> Int[np.ndarray, " drawn"]:

@@ -1,9 +1,9 @@
 """An atlas of activations: vectors laid out in the plane, with a picture and the strongest latents of every cell.
 
 After Carter et al. 2019 (*Activation Atlas*, Distill): one vector of every image, laid out by UMAP and averaged over
-the cells of a grid. A cell's picture is by default the real one whose vector is nearest to the cell's mean; any other,
-such as a visualisation of the mean, comes from a `Render`. How far neighbouring cells agree is compared with the same
-cells in shuffled places.
+the cells of a grid. A cell's picture is by default the real one whose vector is nearest to the cell's mean; beside it
+may stand a visualisation of the mean (`visualised`), and any other comes from a `Render`. How far neighbouring cells
+agree is compared with the same cells in shuffled places.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,12 @@ from sae.errors import ConfigError, EvaluationError
 from sae.evaluation.labels import best_labels
 from sae.evaluation.sample import Sample, Units
 from sae.lab.atlas.cells import Agreement, Atlas
-from sae.lab.atlas.picture import atlas_picture, mosaic
+from sae.lab.atlas.picture import atlas_picture, mosaic, visualised_picture
+from sae.lab.atlas.visualised import WAY, Seen, judged, leading, said, visualised
 from sae.lab.finding import Finding
 from sae.lab.readings import Family
+from sae.lab.visualise import studio as visualise
+from sae.lab.visualise.studio import Studio
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
 N_AVERAGED = 8
@@ -45,13 +48,20 @@ class Config(WorkbenchConfig):
     """Items that a cell must hold to be shown."""
     n_latents: int = 3
     """Latents to name in a cell."""
-    picture: Literal["nearest", "average"] = "nearest"
-    """Show the picture nearest to a cell's mean, or the average of the eight nearest."""
+    picture: Literal["nearest", "average", "visualised"] = "nearest"
+    """Show the picture nearest to a cell's mean, the average of the eight nearest, or beside the nearest one that is
+    optimised for the mean."""
+    steps: int = 128
+    """Of the optimisation."""
+    cosine: float = 1.0
+    """Power of the cosine to the mean that the optimised dot product is multiplied by."""
+    judges: tuple[str, ...] = ()
+    """Subjects, other than the dictionary's own, that say what the visualised pictures show."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.n_items, self.n_cells - 1, self.fewest, self.n_latents) < 1:
-            raise ConfigError("n_cells must be at least 2; n_items, fewest and n_latents at least 1.")
+        if min(self.n_items, self.n_cells - 1, self.fewest, self.n_latents, self.steps) < 1:
+            raise ConfigError("n_cells must be at least 2; n_items, fewest, n_latents and steps at least 1.")
 
 
 def one_row_each(sample: Sample, n: int, seed: int) -> Int[Tensor, " items"]:
@@ -93,6 +103,7 @@ def run(config: Config, render: Render | None = None) -> Finding:
     sample = bench.sample
     if not sample.pooled:
         raise EvaluationError(f"{bench.inputs.describe()}: an atlas shows pictures, and these inputs have none.")
+    studio = _studio(bench, config) if render is None and config.picture == "visualised" else None
     rows = one_row_each(sample, config.n_items, config.seed)
     item = sample.item[rows]
     atlas = Atlas.of(sample.x[rows].float(), config.n_cells, config.fewest, config.seed)
@@ -100,11 +111,11 @@ def run(config: Config, render: Render | None = None) -> Finding:
         raise EvaluationError(
             f"atlas: {len(atlas.cells)} cells hold {config.fewest} items; take fewer cells or more items."
         )
+    way = "rendered" if render else "average" if config.picture == "average" else "nearest"
     if render is None:
-        n = N_AVERAGED if config.picture == "average" else 1
-        render = nearest_picture(bench, atlas, sample.example[item], n)
+        render = nearest_picture(bench, atlas, sample.example[item], N_AVERAGED if way == "average" else 1)
     means = atlas.averaged(atlas.x).float()
-    frames = [render(mean, atlas.members(cell)) for cell, mean in enumerate(means)]
+    shown = {way: [render(mean, atlas.members(cell)) for cell, mean in enumerate(means)]}
     codes = bench.latents.codes.on(rows).dense()
     strongest = atlas.averaged(codes).topk(config.n_latents, 1)
     labels = _labels(bench, item)
@@ -112,14 +123,25 @@ def run(config: Config, render: Render | None = None) -> Finding:
     agreed = {name: Agreement.of(atlas, values, config.seed) for name, values in compared.items()}
     figures = {"cells": float(len(atlas.cells)), "items": float(len(rows))}
     figures |= {name: value for what, one in agreed.items() if one for name, value in one.figures(what).items()}
+    figures["cells along a side"] = float(config.n_cells)
     table = _rows(atlas, strongest.indices, names_of(bench.latents), labels)
     family = bench.inputs.classes.family if getattr(bench.inputs, "classes", None) else next(iter(labels))  # type: ignore[attr-defined]
     colours = labels.get("family", labels[family])
-    picture = atlas_picture(atlas, frames, colours, figures, table)
-    image = png(mosaic(atlas.cells.numpy(), frames, config.n_cells))
-    return Finding(
-        "atlas", bench.about, figures, table, _verdict(figures, family), {"lab-atlas": picture}, {"atlas": image}
-    )
+    verdict = _verdict(figures, family)
+    pictures = {"lab-atlas": atlas_picture(atlas, shown[way], colours, figures, table)}
+    if studio is not None:
+        seen = visualised(studio, atlas, torch.from_numpy(np.stack(shown[way])).permute(0, 3, 1, 2), config.seed)
+        figures |= {name: value for one in seen for name, value in one.figures().items()}
+        if getattr(bench.inputs, "classes", None):
+            concept = torch.from_numpy(np.asarray(sample.labels[family])).long()[item]
+            figures |= judged(studio, seen[:2], leading(atlas, concept))
+        table = [row | more for row, more in zip(table, _where(atlas, *seen[:2]), strict=True)]
+        shown = {"visualised": list(seen[0].frames.permute(0, 2, 3, 1).numpy())} | shown
+        pictures = {"lab-atlas-visualised": visualised_picture(atlas, shown, figures, table)} | pictures
+        verdict += said(figures)
+    cells = atlas.cells.numpy()
+    images = {f"atlas-{name}": png(mosaic(cells, frames, config.n_cells)) for name, frames in shown.items()}
+    return Finding("atlas", bench.about, figures, table, verdict, pictures, images)
 
 
 def names_of(units: Units) -> list[str]:
@@ -135,6 +157,23 @@ def png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     into = BytesIO()
     Image.fromarray(image).save(into, "PNG", optimize=True)
     return into.getvalue()
+
+
+def _studio(bench: Workbench, config: Config) -> Studio:
+    """Return where cells are visualised, over the mean of the patches."""
+    settings = {"dictionary": config.dictionary, "store": config.store, "seed": config.seed, "device": config.device}
+    asked = {"steps": config.steps, "cosine": config.cosine, "judges": config.judges}
+    return Studio(bench, visualise.Config(**settings, **asked, ways=(WAY,), at="mean"))
+
+
+def _where(atlas: Atlas, drawn: Seen, real: Seen) -> list[dict[str, Any]]:
+    """Return, for every cell, how near both pictures come to its mean, and the cell that its visualisation falls to."""
+    places = [f"{column} {row}" for column, row in atlas.cells[drawn.nearest].tolist()]
+    cosines = zip(drawn.own_cosine.tolist(), real.own_cosine.tolist(), places, strict=True)
+    return [
+        {"visualised_cosine": round(drawn, 4), "nearest_cosine": round(real, 4), "visualised_cell": place}
+        for drawn, real, place in cosines
+    ]
 
 
 def _labels(bench: Workbench, item: Int[Tensor, " items"]) -> dict[str, tuple[Int[Tensor, " items"], tuple[str, ...]]]:

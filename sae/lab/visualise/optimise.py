@@ -17,6 +17,8 @@ from sae.lab.visualise.transform import Transform
 from sae.log import track
 from sae.subjects.base import Activation, SeesPictures, Subject
 
+LEAST_COSINE = 0.1
+"""What a cosine counts for at least, so that a picture that points nowhere yet has somewhere to go."""
 At = Literal["max", "mean"] | int
 """Positions that are counted: the largest, all alike, or one by its number."""
 
@@ -68,7 +70,7 @@ class Aim:
         """Return what is made large, one number for each picture."""
         value = self.pre_activation(x)
         if self.cosine:
-            value = value * self._cosine(x).clamp_min(0.1) ** self.cosine
+            value = value * self._cosine(x).clamp_min(LEAST_COSINE) ** self.cosine
         value = reduced(value, self.at, self.prefix)
         return value if self.strong is None else value / self.strong.to(value)
 

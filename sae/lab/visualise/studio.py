@@ -16,7 +16,7 @@ from sae.features.removal import stacked
 from sae.lab.visualise.chosen import Chosen
 from sae.lab.visualise.facets import Facets, Labelled, lower
 from sae.lab.visualise.judge import Judge, as_frames
-from sae.lab.visualise.optimise import Aim, Anchor, Ascent, Visualised, check_aim, reduced, visualise
+from sae.lab.visualise.optimise import LEAST_COSINE, Aim, Anchor, Ascent, Visualised, check_aim, reduced, visualise
 from sae.lab.visualise.parametrise import Fourier, Maco, Natural, Pictures, Pixels
 from sae.lab.visualise.transform import Transform, chain, colour, jitter, overlay, rotate, scale
 from sae.lab.workbench import Workbench, WorkbenchConfig
@@ -176,17 +176,22 @@ class Studio:
         concepts = self.labelled(classes.family)
         return {one.id: Judge.of(one, classes.prompts, concepts, facets) for one in subjects}
 
+    @cached_property
+    def prefix(self) -> int:
+        """How many positions of the hookpoint come before the patches."""
+        subject = self.bench.subject
+        rows = subject.rows(Batch(first_example=0, images=self.frames[:1]), subject.hookpoints()[self.hookpoint].grid)
+        return int(((rows.kind == Kind.CLASS) | (rows.kind == Kind.SPECIAL)).sum())
+
     def aim(self, chosen: Chosen, copies: int = 1) -> Aim:
         """Return units as an aim, each for so many pictures in turn."""
-        subject, at = self.bench.subject, self.config.at
-        rows = subject.rows(Batch(first_example=0, images=self.frames[:1]), subject.hookpoints()[self.hookpoint].grid)
-        before = int(((rows.kind == Kind.CLASS) | (rows.kind == Kind.SPECIAL)).sum())
+        at = self.config.at
         return Aim(
             chosen.units.dictionary,
             self.hookpoint,
             chosen.numbers.repeat_interleave(copies),
             int(at) if at.isdecimal() else at,  # type: ignore[arg-type]
-            before,
+            self.prefix,
             self.config.cosine,
             chosen.strong.clamp_min(1e-6).repeat_interleave(copies),
         )
@@ -217,7 +222,8 @@ class Studio:
             learning_rate,
             config.seed,
             config.diversity if copies > 1 and facet is None else 0.0,
-            smoothness,
+            # Values start at so small a share of themselves; smoothness alone would keep pictures grey.
+            smoothness * LEAST_COSINE**config.cosine,
             float(self.natural.variation),
             config.kept,
         )

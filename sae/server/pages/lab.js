@@ -1,5 +1,6 @@
 // The laboratory: what its methods found about this dictionary, and what they say of one card.
 
+import { drawAtlas, waysOf } from "./atlas.js";
 import { barList } from "./charts.js";
 import { fixed, h, number, plural, short, visible } from "./dom.js";
 import { drawRows } from "./rows.js";
@@ -34,14 +35,16 @@ export async function drawLabFinding({ source, about, name }) {
   const found = await source.finding(name);
   const figures = Object.entries(found.figures ?? {});
   const pictures = Object.entries(found.pictures);
+  const ways = waysOf(found), others = found.images.filter((file) => !ways.some((way) => file === `atlas-${way}`));
   const rows = h("section", { class: "part rows-part" }, h("h2", null, "Rows"));
   const page = h("article", { class: "lab one" },
     h("header", null, h("p", { class: "kicker" }, h("a", { href: "#/lab" }, "laboratory"), h("span", null, visible(found.method)), h("span", { translate: "no" }, visible(name)),
       found.labelling && source.canWrite ? h("a", { href: `#/label/${encodeURIComponent(name)}` }, "label its items blind") : null),
       h("h1", { class: found.verdict.length > 140 ? "long" : null }, visible(found.verdict))),
+    ways.length && found.rows.length ? drawAtlas({ source, about, found }) : null,
     figures.length ? drawFigures(figures) : null,
     pictures.map(([file, caption]) => h("figure", { class: "part plot" }, enlarging(source.labImage(name, file), caption || file), h("figcaption", { class: "note" }, visible(caption)))),
-    found.images.length ? drawGallery(source, name, found.images, about.counts) : null,
+    others.length ? drawGallery(source, name, others, about.counts) : null,
     found.rows.length ? rows : null,
     drawOrigin(found));
   if (found.rows.length) rows.append(drawRows(found.rows, { source, counts: about.counts }));
