@@ -30,6 +30,7 @@ SMALLER = {
     "atlas": "--n-cells 4",
     "label": "--n-each 4 --n-levels 4",
     "levels": "--n-levels 4 --n-each 8 --n-deals 19",
+    "steer": "--strengths 0 1 --n-examples 4 --n-controls 2",
     "ablate": "--shares 1 --per-concept 1 --n-examples 2",
     "lesion": "--counts 1 4 --bits 2 --per-concept 1 --n-examples 2",
 }
