@@ -80,17 +80,18 @@ def test_the_largest_share_that_is_cheap_enough_is_taken() -> None:
 
 
 def test_the_verdict_says_which_control_costs_less_than_it_might() -> None:
-    controls = {"probe": (0.9, 0.002, 0.3), "neuron": (0.2, 0.0004, 2.0)}
+    controls = {"probe": (0.7, 0.002, 0.3), "neuron": (0.2, 0.0004, 2.0)}
     figures = {"concepts": 10.0, COST: 0.002, "selective: latent": 0.8, "own fall: latent": 0.1}
     figures["selective: latent by effect"] = 0.9
     for name, (selective, cost, share) in controls.items():
         figures |= {f"selective: {name}": selective, f"own fall: {name}": 0.05}
         figures |= {f"{COST}: {name}": cost, f"share removed: {name}": share}
     said = ablate.say(figures, tuple(controls))
-    assert (
-        "no more accuracy (0.200%): probe 90%, 0.050, neuron 20%, 0.050 (costs them only 0.040%, with 2 of it" in said
-    )
-    assert said.endswith("As selective: probe.")
+    listed = "probe 70%, 0.050, neuron 20%, 0.050 (costs them only 0.040%, with 2 of it removed)"
+    assert f"no more accuracy (0.200%): {listed}." in said
+    assert said.endswith("No less selective, as far as can be told: probe.")
+    told = ablate.say(figures | {"concepts": 1000.0}, tuple(controls))
+    assert told.endswith("No control is as selective."), "of so many concepts it is a difference"
 
 
 def test_lesions_of_planted_concepts_take_one_latent() -> None:

@@ -17,6 +17,7 @@ from sae.evaluation.pictures import style
 from sae.lab.change.panel import Panel, open_panel
 from sae.lab.change.removals import COST, NEAR, TIMES, Removal, at_cost, removals
 from sae.lab.change.rivals import METHODS, RIVALS, Candidates
+from sae.lab.concepts import compared
 from sae.lab.finding import Finding, Picture
 from sae.lab.workbench import Workbench, WorkbenchConfig
 
@@ -102,19 +103,25 @@ def finding(
 
 def say(figures: Mapping[str, float], controls: Sequence[str]) -> str:
     """Return the verdict; a control is said to be cheaper where not even its largest share costs as much."""
-    whole, cost = figures["selective: latent"], figures[COST]
-    listed, better = [], [name for name in controls if figures[f"selective: {name}"] >= whole]
+    n, whole, cost = int(figures["concepts"]), figures["selective: latent"], figures[COST]
+    listed, rivals = [], []
     for name in controls:
+        if compared(figures[f"selective: {name}"], whole, n) != "less than":
+            rivals.append(name)
         listed.append(f"{name} {figures[f'selective: {name}']:.0%}, {figures[f'own fall: {name}']:.3f}")
         own = figures[f"{COST}: {name}"]
         if own < NEAR * cost:
             listed[-1] += f" (costs them only {own:.3%}, with {figures[f'share removed: {name}']:.2g} of it removed)"
     return (
         f"Removing a concept's latent lowers its score, and at least twice as much as 95 % of the others', for "
-        f"{whole:.0%} of {figures['concepts']:.0f} concepts ({figures['selective: latent by effect']:.0%} with the "
+        f"{whole:.0%} of {n} concepts ({figures['selective: latent by effect']:.0%} with the "
         f"latent chosen by effect), by {figures['own fall: latent']:.3f} on average; controls, of which as much "
         f"goes as costs the others no more accuracy ({cost:.3%}): {', '.join(listed)}."
-    ) + (f" As selective: {' and '.join(better)}." if better else " No control is as selective.")
+    ) + (
+        f" No less selective, as far as can be told: {' and '.join(rivals)}."
+        if rivals
+        else " No control is as selective."
+    )
 
 
 def _whole(found: Mapping[str, Sequence[Removal]], method: str = "latent") -> Removal:
@@ -131,7 +138,7 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], equal: Mappin
     def draw() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.2, 4.3), layout="constrained")
+        figure = Figure(figsize=(10.4, 4.3), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         selective = whole.selective
         for kept, colour, label in ((selective, style(0)["color"], "selective"), (~selective, "0.6", "not")):
@@ -157,7 +164,7 @@ def _picture(panel: Panel, found: Mapping[str, Sequence[Removal]], equal: Mappin
         right.set_xscale("symlog", linthresh=1e-3)
         right.set_xlim(left=-1e-4)
         right.set_title("by how much is removed (markers: shares)", fontsize=9, loc="left")
-        right.legend(frameon=False, fontsize=8)
+        right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         return figure
