@@ -208,7 +208,12 @@ def test_a_whole_run_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Monk
     names = ("pixel", "pixel-2", "pixel-step-0", "pixel-step-25", "pixel-bright", "maco", "accentuate")
     for name in names:
         assert (tmp_path / "out" / f"latent-{latent}-{name}.png").is_file(), name
-    for name in ("lab-visualise", "lab-facets"):
+    steps = found.pictures["lab-visualise-steps"]
+    course = [row["of_strong"] for row in steps.rows if row["unit"] == f"latent:{latent}"]
+    assert len(course) == 64 and course[-1] > course[0]
+    titles = [axes.get_title() for axes in steps.draw().axes]
+    assert [title for title in titles if title.startswith(("step", "after"))] == ["step 0", "step 25", "after 100"]
+    for name in ("lab-visualise", "lab-visualise-steps", "lab-facets"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
 
 
