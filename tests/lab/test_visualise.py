@@ -56,6 +56,14 @@ def test_the_optimum_of_a_linear_subject_is_found() -> None:
     assert list(found.kept) == [0, 33, 133]
 
 
+def test_what_is_kept_of_an_ascent_holds_no_graph() -> None:
+    made = bench()
+    made.dictionary.requires_grad_(True)
+    aim = Aim(made.dictionary, LAYER, torch.tensor([0]))
+    found = visualise(made.subject, aim, Pixels(natural(), 1, draws()), Ascent(STILL, steps=3, keep=2))
+    assert not found.course.requires_grad and not any(one.requires_grad for one in found.kept.values())
+
+
 def test_the_seed_is_enough_and_another_one_gives_other_pictures() -> None:
     shaken = transform.chain(
         (transform.jitter(1), transform.rotate(10), transform.scale(0.9, 1.1), transform.noise(0.1))
