@@ -57,6 +57,14 @@ def test_the_optimum_of_a_linear_subject_is_found() -> None:
     assert list(found.kept) == [0, 33, 133]
 
 
+def test_what_is_kept_of_an_ascent_holds_no_graph() -> None:
+    made = bench()
+    made.dictionary.requires_grad_(True)
+    aim = Aim(made.dictionary, LAYER, torch.tensor([0]))
+    found = visualise(made.subject, aim, Pixels(natural(), 1, draws()), Ascent(STILL, steps=3, keep=2))
+    assert not found.course.requires_grad and not any(one.requires_grad for one in found.kept.values())
+
+
 def test_the_seed_is_enough_and_another_one_gives_other_pictures() -> None:
     shaken = transform.chain(
         (transform.jitter(1), transform.rotate(10), transform.scale(0.9, 1.1), transform.noise(0.1))
@@ -209,7 +217,12 @@ def test_a_whole_run_says_what_it_found(tmp_path: Path, monkeypatch: pytest.Monk
     names = ("pixel", "pixel-2", "pixel-step-0", "pixel-step-25", "pixel-bright", "maco", "accentuate")
     for name in names:
         assert (tmp_path / "out" / f"latent-{latent}-{name}.png").is_file(), name
-    for name in ("lab-visualise", "lab-facets"):
+    steps = found.pictures["lab-visualise-steps"]
+    course = [row["of_strong"] for row in steps.rows if row["unit"] == f"latent:{latent}"]
+    assert len(course) == 64 and course[-1] > course[0]
+    titles = [axes.get_title() for axes in steps.draw().axes]
+    assert [title for title in titles if title.startswith(("step", "after"))] == ["step 0", "step 25", "after 100"]
+    for name in ("lab-visualise", "lab-visualise-steps", "lab-facets"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
 
 

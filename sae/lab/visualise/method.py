@@ -13,6 +13,7 @@ from sae.lab.concepts import compared
 from sae.lab.finding import Finding, Picture, unit_name
 from sae.lab.visualise import gallery
 from sae.lab.visualise.chosen import Chosen, Meanings
+from sae.lab.visualise.course import course_picture
 from sae.lab.visualise.judge import Judge
 from sae.lab.visualise.parametrise import spectrum_distance
 from sae.lab.visualise.studio import Config, Made, Studio
@@ -29,19 +30,22 @@ def run(config: Config) -> Finding:
     meanings = Meanings(studio.bench)
     kinds = _chosen(studio, meanings)
     latents, first = kinds[0], config.ways[0]
-    made, images = [], {}
+    made, images, courses = [], {}, {}
     for way in config.ways:
         for units in kinds if way == first else kinds[:1]:
             found = studio.made(units, way)
             made.append(studio.seen(units, way, None, found.pictures[:: config.n_diverse]))
             if units is latents:
                 images |= gallery.images(units.numbers.tolist(), way, found, config.n_diverse)
+            if units is latents and way == first:
+                where = f"{studio.bench.subject.id}, {studio.hookpoint}, {way}"
+                courses["lab-visualise-steps"] = course_picture(where, latents, found, config.n_diverse)
     made += [studio.faceted(units, first, facet) for facet in config.facets for units in kinds]
     for one in made:
         if one.facet is not None and one.chosen is latents:
             images |= gallery.faceted_images(one)
     figures = _figures(studio, made)
-    pictures = {"lab-visualise": _gallery(studio, meanings, [one for one in made if one.facet is None])}
+    pictures = {"lab-visualise": _gallery(studio, meanings, [one for one in made if one.facet is None])} | courses
     if config.facets:
         pictures["lab-facets"] = _gallery(studio, meanings, [one for one in made if one.facet or one.way == first])
     rows = [row for one in made for row in _rows(studio, meanings, one)]

@@ -231,7 +231,7 @@ def visualise(
             optimiser.zero_grad()
             (-total.sum()).backward()
             optimiser.step()
-            course.append(aim.reached(x.detach()).cpu())
+            course.append(aim.reached(x).detach().cpu())
     pictures = parametrisation.pictures().detach()
     return Visualised(pictures.cpu(), reached(subject, aim, pictures), torch.stack(course), kept)
 
