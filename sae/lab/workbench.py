@@ -144,8 +144,8 @@ class Workbench:
         found = Units("dictionary", self.dictionary, self.sample)
         if not found.alive.any():
             raise EvaluationError(
-                f"{self.dictionary!r}: no latent fires in the sample of {len(self.sample.x)} vectors; it is dead, or of "
-                "other vectors than these."
+                f"{self.dictionary!r}: no latent fires in the sample of {len(self.sample.x)} vectors; it is dead, or "
+                "of other vectors than these."
             )
         return found
 

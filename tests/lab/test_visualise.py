@@ -335,7 +335,13 @@ def test_a_control_of_which_nothing_stands_for_a_concept_is_left_out(
     monkeypatch.setattr("sae.lab.visualise.studio.load", lambda *_: other)
     found = method.run(
         Config(
-            dictionary="toy", store=tmp_path, n_latents=2, ways=("pixel",), steps=2, n_pictures=40, judges=("toy:other",)
+            dictionary="toy",
+            store=tmp_path,
+            n_latents=2,
+            ways=("pixel",),
+            steps=2,
+            n_pictures=40,
+            judges=("toy:other",),
         )
     )
     assert {row["units"] for row in found.rows} == {"latents"}

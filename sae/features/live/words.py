@@ -117,8 +117,8 @@ def words_and_templates(
 ) -> tuple[list[str], tuple[str, ...]]:
     """Return what the inputs' classes are called, and the prompts around these names, or around a few `of` them.
 
-    Names are the first ones, if only so many are wanted, and prompts the commonest. A prompt that does not hold its class's name gives none; where no prompt does, phrases
-    stand alone. Inputs without classes have no words.
+    Names are the first ones, if only so many are wanted, and prompts the commonest. A prompt that does not hold its
+    class's name gives none; where no prompt does, phrases stand alone. Inputs without classes have no words.
     """
     classes = getattr(inputs, "classes", None)
     if classes is None:

@@ -81,7 +81,8 @@ def run(config: Config) -> Finding:
         _check_same(labelling.key, config, bench, folder)
         if not among[labelling.key["item"]].all():
             raise ConfigError(
-                f"unit: the labelling in {folder} has items that {config.unit} was fitted on; prepare another with --out."
+                f"unit: the labelling in {folder} has items that {config.unit} was fitted on; prepare another one with "
+                "--out."
             )
     else:
         labelling = prepare(bench, sample, values, among, config, folder)

@@ -201,9 +201,7 @@ def visualise(
     seeing = check_aim(subject, aim)
     generator = torch.Generator().manual_seed(ascent.seed)
     optimiser = torch.optim.Adam(parametrisation.parameters, lr=ascent.learning_rate)
-    names = list(
-        dict.fromkeys([*(term.reads if term else ()), *(anchor.reads if anchor else ()), aim.hookpoint])
-    )
+    names = list(dict.fromkeys([*(term.reads if term else ()), *(anchor.reads if anchor else ()), aim.hookpoint]))
     moments = {round(ascent.steps * (k / max(ascent.keep, 1)) ** 2) for k in range(ascent.keep)}
     course, kept = [], {}
     with torch.enable_grad():
@@ -219,7 +217,7 @@ def visualise(
                 total = total + term.add(values, found)
             if anchor and anchor.hookpoint is None:
                 total = total - anchor.departure(pictures.flatten(2), anchor.pictures.flatten(2)).to(total)
-            elif anchor:
+            elif anchor and anchor.hookpoint is not None:
                 generator.set_state(state)
                 with torch.no_grad():
                     seen = seeing.see(ascent.transform(anchor.pictures, generator), anchor.reads)
