@@ -67,8 +67,11 @@ def test_a_cell_is_drawn_as_what_its_items_show_and_the_controls_beside() -> Non
     light = toy_sight.PATTERNS > 0.5
     frames = drawn.frames.float()
     assert all(frames[n][light[n]].mean() > frames[n][~light[n]].mean() + 30 for n in range(4))
-    told = said({name: value for one in seen for name, value in one.figures().items()})
-    assert "100%" in told and "shuffled cells" in told and "random directions" in told
+    figures = {name: value for one in seen for name, value in one.figures().items()}
+    judge = {"visualised, toy sees the concept": 0.5, "visualised, toy sees another cell's": 0.25}
+    told = said(figures | judge)
+    assert "mean in 100% (nearest real picture 100%; visualisations of shuffled cells" in told
+    assert told.endswith(" toy sees the cell's concept in 50% (another cell's in 25.0%).")
 
 
 def test_judges_are_asked_for_the_concept_that_leads_and_for_those_of_other_cells() -> None:

@@ -1,8 +1,8 @@
 """Cells of an atlas drawn by feature visualisation, and whether the subject finds in a picture the cell that it is of.
 
 The objective is that of Carter et al. 2019 (*Activation Atlas*): the dot product of the picture's vector with the
-cell's mean, times their cosine to a power. Both are less the mean of all items; the article multiplies by the inverse
-covariance instead, which in a few hundred dimensions mostly amplifies noise. Where a layer has several positions, a
+cell's mean, times their cosine to a power. Both are less the mean of all items, where the article multiplies by the
+inverse covariance. Where a layer has several positions, a
 picture's vector is the mean over its patches.
 """
 
@@ -27,6 +27,7 @@ AT_ONCE = 64
 """Pictures optimised side by side."""
 N_CONTROLS = 96
 """Pictures of each control."""
+CONTROLS = ("shuffled cells", "random directions")
 LEADS = 0.5
 """Share of a cell's items from which on their concept is what its picture should show."""
 
@@ -125,8 +126,7 @@ def visualised(studio: Studio, atlas: Atlas, nearest: Frames, seed: int) -> list
     return [
         easel.draw("visualised", cells, every),
         easel.look("nearest picture", nearest, cells, every),
-        easel.draw("shuffled cells", shuffled, some),
-        easel.draw("random directions", random, some),
+        *(easel.draw(name, of, some) for name, of in zip(CONTROLS, (shuffled, random), strict=True)),
     ]
 
 
@@ -159,13 +159,16 @@ def judged(studio: Studio, seen: Sequence[Seen], concept: Int[Tensor, " cells"])
 
 
 def said(figures: Mapping[str, float]) -> str:
-    """Tell the shares in a sentence."""
-    share = {name: figures[f"{name}, nearest to its own"] for name in ("visualised", "nearest picture")}
-    controls = [
-        f"{name} {figures[f'{name}, nearest to its own']:.0%}" for name in ("shuffled cells", "random directions")
-    ]
-    return (
-        f" The subject's vector of a cell's visualisation is nearest to that cell's mean in {share['visualised']:.0%} "
-        f"(nearest real picture {share['nearest picture']:.0%}; visualisations of {' and of '.join(controls)}, each "
-        "among its own kind)."
+    """Tell the shares in a sentence, and what judges see in another."""
+    own = {name: figures[f"{name}, nearest to its own"] for name in ("visualised", "nearest picture", *CONTROLS)}
+    controls = " and of ".join(f"{name} {own[name]:.0%}" for name in CONTROLS)
+    told = (
+        f" The subject's vector of a cell's visualisation is nearest to that cell's mean in {own['visualised']:.0%} "
+        f"(nearest real picture {own['nearest picture']:.0%}; visualisations of {controls}, each among its own kind)."
     )
+    for name in figures:
+        if name.startswith("visualised, ") and name.endswith(" sees the concept"):
+            judge = name.removeprefix("visualised, ").removesuffix(" sees the concept")
+            other = figures[f"visualised, {judge} sees another cell's"]
+            told += f" {judge} sees the cell's concept in {figures[name]:.0%} (another cell's in {other:.1%})."
+    return told

@@ -113,8 +113,8 @@ export function drawAtlas({ source, about, found }) {
 function drawCell({ cell, ways, counts, thumb }) {
   const latents = String(cell.latents).split(" ").filter(Boolean).map(Number), names = String(cell.names).split("; ");
   const families = Object.keys(cell).filter((name) => `${name}_share` in cell && cell[name] !== "");
-  const named = (index, i) => h("li", null, index < (counts.latents ?? 0) ? unitLink({ kind: "latent", index }, index) : h("span", null, number(index)),
-    h("bdi", null, names.length === latents.length && names[i] ? visible(names[i]) : "tells no label apart"));
+  const called = (i) => h("bdi", null, names.length === latents.length && names[i] ? visible(names[i]) : "tells no label apart");
+  const named = (index, i) => h("li", null, index < (counts.latents ?? 0) ? unitLink({ kind: "latent", index }, [h("span", { class: "index" }, index), " ", called(i)]) : [h("span", { class: "index" }, index), " ", called(i)]);
   return [
     h("h2", null, plural(cell.n, "picture"), h("span", { class: "note" }, `cell ${cell.x}, ${cell.y}`)),
     h("div", { class: "thumbs-of" }, ways.map((way) => h("figure", null, thumb(way), h("figcaption", { class: "note" }, visible(way))))),
