@@ -92,7 +92,11 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
     pictures["lab-decision"] = _decision_picture(bench, judged, item, told, titles)
     figures |= said.figures
     untold = [name.removesuffix(UNTOLD) for name in figures if name.endswith(UNTOLD)]
-    missing = [f"Not taken out, for lack of items to choose units on: {', '.join(untold)}."] if untold else []
+    missing = (
+        [f"Not taken out, since the half to choose on lacks items with or without: {', '.join(untold)}."]
+        if untold
+        else []
+    )
     sentences = [_verdict(audit, figures, strongest), *missing, *said.told, f"One decision: {told.told(titles)}"]
     verdict = " ".join(sentences)
     rows = table(bench.dictionary, audit, knowing, words)

@@ -133,7 +133,7 @@ def _told_removed(judgement: str, value: str, after: Mapping[str, After], n: int
         "without as many random ones": "random latents",
         "without the difference of means": "difference of means",
     }
-    listed = ", ".join(f"{told} {parity[way]} ({odds[way]})" for told, way in ways.items())
+    listed = ", ".join(f"{told} {parity[way]} ({odds[way]})" for told, way in ways.items() if way in parity)
     return (
         f"How much more often held-out items with {value} are judged {judgement} (larger gap of the equalised odds): "
         f"{parity['nothing']} ({odds['nothing']}), {listed}."

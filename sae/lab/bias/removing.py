@@ -154,14 +154,14 @@ def fairness_left(
         seed: of the draws.
     """
     dictionary, (_, value) = knowing.dictionary, of
-    keep = knowing.judged.sample.match & knowing.judged.shown[:, value]
+    matched = knowing.judged.x[knowing.judged.sample.match]
     spoke, neurons = list(speaking["latents"])[:n], list(speaking["neurons"])[:n]
     found: dict[str, list[After]] = {}
     for name, remove in (
         ("nothing", lambda rows: rows),
         ("speaking latents", lambda rows: without(dictionary, rows, spoke)),
         *removals(knowing, value, n, seed),
-        ("speaking neurons", _projected(torch.eye(dictionary.d_in)[neurons], knowing.judged.x[keep])),
+        ("speaking neurons", _projected(torch.eye(dictionary.d_in)[neurons], matched)),
     ):
         found.setdefault(name, []).append(_after(knowing.judged, pair, of, remove, seed))
     return {name: tried[0] if len(tried) == 1 else _pooled(tried) for name, tried in found.items()}
