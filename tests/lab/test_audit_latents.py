@@ -239,7 +239,9 @@ def test_pictures_of_a_folder_are_named_by_their_paths(tmp_path: Path) -> None:
         "class": ["cats", "dogs"],
         "fur": ["black", "red"],
     }
-    assert labelled.labels(0, 3)["fur"].tolist() == [-1, 1, 0]
+    paths = [one["path"] for one in folder.references(0, 3)]
+    furs = dict(zip(paths, labelled.labels(0, 3)["fur"].tolist(), strict=True))
+    assert furs == {"cats/a.png": -1, "cats/b.png": 1, "dogs/c.png": 0}
     assert labelled.classes == folder.classes and labelled.batch(0, 2).images is not None
     with pytest.raises(ConfigError, match=r"no picture 'cats/d.png'.* Did you mean 'cats/"):
         AlsoLabelled(folder, {"cats/d.png": {"fur": "red"}}, "furs")

@@ -43,7 +43,7 @@ class Association:
         """Spearman's correlation of the two over the units that fire, held-out areas, resampling units."""
         if self.images is None:
             return None
-        return rank_correlation(self.prompts[self.alive], self.images[1][self.alive])
+        return rank_correlation(self.prompts[self.alive], self.images[1][self.alive]).spread
 
     def ranked(self, by: str, n: int = N_RANKED) -> list[int]:
         """Return the units that go with the value most, by prompts, or by images of the half to match on."""
