@@ -22,6 +22,7 @@ from scripts import bench_lab_interventions as interventions
 from scripts import bench_lab_joint as joint
 from scripts import bench_lab_levels as levels
 from scripts import bench_lab_reading as reading
+from scripts import bench_lab_transformer as transformer
 from scripts import bench_lab_visualise as visualise
 
 STORES = {0: Path("runs/concepts-clip/store-score"), 1: Path("runs/concepts-clip-1/store-score")}
@@ -36,7 +37,9 @@ BY_SEED: dict[str, Callable[[int, Path], Measured]] = {
         SUBJECTS[seed], STORES[seed], SUBJECTS[1 - seed], out / f"seed {seed}"
     ),
 }
-ONCE: dict[str, Callable[[Path], Measured]] = {"audit": audit.figures, "reading": reading.figures}
+ONCE: dict[str, Callable[[Path], Measured]] = {
+    "audit": audit.figures, "reading": reading.figures, "transformer": transformer.figures,
+}  # fmt: skip
 """Parts that compare both seeds, or need a subject of their own."""
 
 

@@ -23,29 +23,28 @@ ABLATED = {"selective": "share", "own fall": "probability", "accuracy others los
 
 def figures(subject: str, store: Path, out: Path) -> list[Figure]:
     """Run the methods and return their headline figures."""
-    found = []
-    for hookpoint in HOOKPOINTS:
-        common = {"dictionary": f"{subject}/{hookpoint}", "store": store, "n_vectors": N_VECTORS}
-        removed = kept(ablate.run(ablate.Config(**common)), out / hookpoint)
-        gone = kept(lesion.run(lesion.Config(**common)), out / hookpoint)
-        place = f"lab/{hookpoint}"
-        found += [
-            Figure(f"{place}/{name.replace(': ', '/')}", value, unit, "neither")
-            for start, unit in ABLATED.items()
-            for name, value in removed.figures.items()
-            if name.startswith(f"{start}: ") and name != "selective: latent"
-        ]
-        found.append(
-            Figure(
-                f"{place}/selective/latent", removed.figures["selective: latent"], "share", "higher", SELECTIVE_TARGET
-            )
-        )
-        found += [
-            Figure(f"{place}/lesion/{name}", value, "", "neither")
-            for name, value in gone.figures.items()
-            if name.startswith(("median", "bits"))
-        ]
+    found = [one for place in HOOKPOINTS for one in removed(subject, place, store, out)]
     return found + _steered(f"{subject}/{HOOKPOINTS[1]}", store, out)
+
+
+def removed(subject: str, hookpoint: str, store: Path, out: Path) -> list[Figure]:
+    """Return what ablations and lesions at one hookpoint do."""
+    common = {"dictionary": f"{subject}/{hookpoint}", "store": store, "n_vectors": N_VECTORS}
+    ablated = kept(ablate.run(ablate.Config(**common)), out / hookpoint).figures
+    lesions = kept(lesion.run(lesion.Config(**common)), out / hookpoint).figures
+    place = f"lab/{hookpoint}"
+    found = [
+        Figure(f"{place}/{name.replace(': ', '/')}", value, unit, "neither")
+        for start, unit in ABLATED.items()
+        for name, value in ablated.items()
+        if name.startswith(f"{start}: ") and name != "selective: latent"
+    ]
+    found.append(Figure(f"{place}/selective/latent", ablated["selective: latent"], "share", "higher", SELECTIVE_TARGET))
+    return found + [
+        Figure(f"{place}/lesion/{name}", value, "", "neither")
+        for name, value in lesions.items()
+        if name.startswith(("median", "bits"))
+    ]
 
 
 def _steered(dictionary: str, store: Path, out: Path) -> list[Figure]:

@@ -21,18 +21,19 @@ def figures(subject: str, store: Path, judge: str, out: Path) -> list[Figure]:
     """Run the method at both hookpoints, towards facets in the joint space, and return its headline figures."""
     common = {"store": store, "n_vectors": N_VECTORS, "judges": (judge,), "steps": 256}
     joint, layer = f"{subject}/visual.embedding", f"{subject}/visual.layer4.0.hook_post"
-    plain = kept(method.run(method.Config(dictionary=joint, n_latents=32, **common)), out / "embedding")
+    shallow = method.Config(dictionary=joint, n_latents=32, **common)
     deep = method.Config(dictionary=layer, n_latents=24, ways=("fourier", "maco"), **common)
     steered = method.Config(
         dictionary=joint, n_latents=12, ways=("fourier",), facets=FACETS, strengths=(1.0, 3.0), **common
     )
-    found = _plain("embedding", judge, plain.figures) + _plain(
-        "layer4", judge, kept(method.run(deep), out / "layer4").figures
-    )
+    found = []
+    for place, config in {"embedding": shallow, "layer4": deep}.items():
+        found += plain(place, judge, kept(method.run(config), out / place).figures)
     return found + _steered(judge, kept(method.run(steered), out / "facets").figures)
 
 
-def _plain(place: str, judge: str, values: Mapping[str, float]) -> list[Figure]:
+def plain(place: str, judge: str, values: Mapping[str, float]) -> list[Figure]:
+    """Return how many pictures drive their unit and show the judge its concept, without facets."""
     found = []
     for kind in KINDS:
         for way in ("fourier", "maco") if kind == KINDS[0] else ("fourier",):

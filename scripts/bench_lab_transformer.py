@@ -1,0 +1,35 @@
+"""The bars of the laboratory that the transformer can be held to, with its own dictionaries.
+
+Part of scripts/bench_lab.py: python -m scripts.bench_lab --part transformer. Needs runs/concepts-clip-vit/store-score
+(configs/harvest-concepts-clip-score.yaml --subject builtin:concepts-clip --hookpoints visual.blocks.3.mlp.hook_post
+visual.embedding --out runs/concepts-clip-vit/store-score). Its pictures are judged by the second seed of the ResNet,
+which it shares nothing with, for the first was its teacher.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sae.lab.visualise import method
+from scripts import bench_lab_interventions as interventions
+from scripts import bench_lab_joint as joint
+from scripts import bench_lab_visualise as visualise
+from scripts.bench import Figure
+from scripts.bench_lab_findings import kept
+
+SUBJECT, STORE = "builtin:concepts-clip", Path("runs/concepts-clip-vit/store-score")
+HOOKPOINTS = ("visual.embedding", "visual.blocks.3.mlp.hook_post")
+JUDGE = "builtin:concepts-clip-rn@1"
+
+
+def figures(out: Path) -> list[Figure]:
+    """Run the methods and return their headline figures."""
+    out = out / "transformer"
+    found = joint.figures(SUBJECT, STORE)
+    for hookpoint in HOOKPOINTS:
+        found += interventions.removed(SUBJECT, hookpoint, STORE, out)
+    config = method.Config(
+        dictionary=f"{SUBJECT}/{HOOKPOINTS[0]}", store=STORE, n_vectors=visualise.N_VECTORS, judges=(JUDGE,),
+        steps=256, n_latents=16,
+    )  # fmt: skip
+    found += visualise.plain("embedding", JUDGE, kept(method.run(config), out / "visualise").figures)
+    return [replace(one, name=one.name.replace("lab/", "lab/transformer/", 1)) for one in found]
