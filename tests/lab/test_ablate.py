@@ -110,14 +110,15 @@ def test_lesions_of_neurons_set_the_best_ones_to_zero() -> None:
     left = lesion.lesions(panel, candidates, [1, 2, 6]).left["best neurons"]
     subject: Any = found.subject
     for concept in range(N_CLASSES):
-        best = found.neurons.auc[0][:, concept].argsort(descending=True)
+        either = (found.neurons.auc[0][:, concept] - 0.5).abs()
         x = subject.run(found.inputs.batch(concept, concept + 1), [PLACE])[PLACE].clone()
         for number, count in enumerate((1, 2, 6)):
             x[..., candidates.neurons(f"class {concept}", N_CLASSES)[:count]] = 0
             answers = subject._out(x).logits(torch.eye(N_CLASSES)).softmax(-1)
             assert left[number, concept] == pytest.approx(float(answers[0, concept]), abs=1e-6)
-        areas = found.neurons.auc[0][candidates.neurons(f"class {concept}", N_CLASSES), concept]
-        assert torch.equal(areas, found.neurons.auc[0][best, concept])
+        assert torch.equal(
+            either[candidates.neurons(f"class {concept}", N_CLASSES)], either.sort(descending=True).values
+        )
     assert left[2].tolist() == pytest.approx([1 / N_CLASSES] * N_CLASSES), "of all neurons nothing is left"
 
 
