@@ -23,7 +23,7 @@ FEW: dict[str, dict[str, Any]] = {
     "reading": {},
     "ablate": {},
     "lesion": {},
-    "steer": {"latent": 1, "n_examples": 4, "n_controls": 2},
+    "steer": {"latent": 1, "unit": "activation", "n_examples": 4, "n_controls": 2},
     "attack": {"n_pairs": 8, "n_tried": 4, "heights": (0.4,), "fonts": ()},
 }  # fmt: skip
 

@@ -157,7 +157,9 @@ def test_other_directions_of_the_answers_concept_stand_beside_it() -> None:
     x, member = found.sample.x, found.sample.table.columns[found.sample.item, 2] & found.sample.match[found.sample.item]
     expected = x[member].mean(0) - x[found.sample.match[found.sample.item]].mean(0)
     assert torch.allclose(directions["difference of means"], expected, atol=1e-5)
-    assert int(directions["best neuron"].argmax()) == int(found.neurons.auc[0][:, 2].argmax())
+    side = found.neurons.auc[0][:, 2] - 0.5
+    neuron = int(side.abs().argmax())
+    assert torch.equal(directions["best neuron"], torch.eye(x.shape[1])[neuron] * side[neuron].sign())
     latent = Response.of(both, own, (0.0, 1.0, 2.0))
     rivals = [Rival.of(both, own, latent, own.along(*named), 2) for named in directions.items()]
     means, _, neuron = rivals
