@@ -38,7 +38,8 @@ class Steering:
     def along(self, name: str, direction: Float[Tensor, " d_out"]) -> "Steering":
         """Return the same changes, at the same positions and as long, written along another direction."""
         length = self.parts.directions.norm(dim=1, keepdim=True)
-        return replace(self, name=name, parts=replace(self.parts, directions=length * F.normalize(direction[None])))
+        directions = length * F.normalize(direction[None].to(length))
+        return replace(self, name=name, parts=replace(self.parts, directions=directions))
 
 
 @dataclass(frozen=True)
