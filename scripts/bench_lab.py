@@ -3,8 +3,9 @@
 python -m scripts.bench_lab [--json FILE] [--threads 2] [--part joint] [--seed 0] [--out runs/lab]
 
 Needs the stores of configs/harvest-concepts-clip-score.yaml (for seed 1 with --subject builtin:concepts-clip-rn@1
---inputs.seed 1 --out runs/concepts-clip-1/store-score), and for single parts what their scripts say. It takes about eighty
-minutes of one core, twenty of them a seed for the ablations in `visual.layer4.0`; --part and --seed measure some of it alone.
+--inputs.seed 1 --out runs/concepts-clip-1/store-score), and for single parts what their scripts say. It takes about
+eighty minutes of one core, twenty of them a seed for the ablations in `visual.layer4.0`; --part and --seed measure
+some of it alone.
 """
 
 import sys
