@@ -139,6 +139,9 @@ def test_what_nobody_knows_is_refused_or_left_out(tmp_path: Path) -> None:
     path.write_text(json.dumps({"cat": 0.5}))
     with pytest.raises(EvaluationError, match="'dog' and 6 other classes have none"):
         known_frequencies(made, path)
+    path.write_text(json.dumps(dict.fromkeys(NAMES, 0.1) | {"dog": "often"}))
+    with pytest.raises(EvaluationError, match="that of 'dog' must be a number above 0, got 'often'"):
+        known_frequencies(made, path)
     with pytest.raises(ConfigError, match="n_words"):
         Config(dictionary="toy", store=tmp_path, n_words=0)
 

@@ -276,6 +276,7 @@ def test_judges_see_pictures_in_their_own_size() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"facet_pictures": Path("facets")}, "facet_pictures: name the folders in it"),
         ({"ways": ("furier",)}, "unknown parametrisation 'furier'.* Did you mean 'fourier'"),
         ({"ways": ()}, "at least one"),
         ({"at": "left"}, "neither max nor mean"),

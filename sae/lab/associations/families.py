@@ -9,6 +9,7 @@ if the words nearest to its place in the joint space are all members. Both read 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ def known_frequencies(bench: Workbench, path: Path | None) -> Float[Tensor, " wo
     missing = [name for name in names if not given.get(name)]
     if missing:
         raise EvaluationError(f"frequencies: {missing[0]!r} and {len(missing) - 1} other classes have none.")
+    for name in names:
+        if not isinstance(given[name], Real) or not given[name] > 0:
+            raise EvaluationError(f"frequencies: that of {name!r} must be a number above 0, got {given[name]!r}.")
     return torch.tensor([float(given[name]) for name in names], dtype=torch.float64)
 
 

@@ -103,6 +103,8 @@ class Config(WorkbenchConfig):
                 raise ConfigError(f"ways: unknown parametrisation {way!r}.{nearest(way, WAYS)}")
         if not self.ways or not self.strengths:
             raise ConfigError("ways, strengths: name at least one of each.")
+        if self.facet_pictures is not None and not self.facets:
+            raise ConfigError("facet_pictures: name the folders in it to steer towards, by facets.")
         if self.at not in ("max", "mean") and not self.at.isdecimal():
             raise ConfigError(f"at: {self.at!r} is neither max nor mean nor the number of a position.")
 
