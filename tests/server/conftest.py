@@ -13,6 +13,7 @@ from toy_catalog import write_toy_catalog
 
 from sae.features.catalog import Catalog
 from sae.server.app import create_app
+from sae.server.export import export
 from sae.server.live import Ask
 from sae.server.run import HOST, open_port
 
@@ -56,6 +57,12 @@ def served(catalog: Path, asks: Mapping[str, Ask] | None = None) -> Iterator[str
     server.should_exit = True
     thread.join(timeout=20)
     listening.close()
+
+
+def filed(catalog: Path, folder: Path) -> str:
+    """Export a catalog into a folder, and return the address of its pages there."""
+    export(Catalog.open(catalog), folder / "site")
+    return (folder / "site" / "index.html").as_uri()
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import served
+from conftest import filed, served
 from PIL import Image
 from toy_catalog import SCRIPT, write_toy_catalog
 from toy_findings import add_finding, add_findings
-
-from sae.features.catalog import Catalog
-from sae.server.export import export
 
 pytestmark = pytest.mark.browser
 
@@ -63,9 +60,7 @@ def served_atlas(catalog: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def filed_atlas(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    site = tmp_path_factory.mktemp("site") / "site"
-    export(Catalog.open(catalog), site)
-    return (site / "index.html").as_uri()
+    return filed(catalog, tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(params=["served", "filed"])

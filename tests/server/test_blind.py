@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import served
+from conftest import filed, served
 from toy_catalog import SCRIPT, write_toy_catalog
 
 from sae.features.catalog import Catalog
 from sae.features.explanations import Explanation, Explanations
 from sae.features.judging.agreement import Agreement
-from sae.server.export import export
 
 pytestmark = pytest.mark.browser
 CARD = 5
@@ -133,8 +132,7 @@ def test_a_score_of_an_earlier_text_is_not_one_of_this(rated: Any, tab: Any) -> 
 
 def test_a_page_from_files_tests_without_keeping(rated: Any, tab: Any, tmp_path: Path) -> None:
     folder, one, _ = rated
-    export(Catalog.open(folder), tmp_path / "site")
-    tab.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#/blind/latent/{CARD}/{one.id}")
+    tab.goto(f"{filed(folder, tmp_path)}#/blind/latent/{CARD}/{one.id}")
     tab.wait_for_selector(".questions")
     for _ in range(12):
         tab.keyboard.press("n")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import served
+from conftest import filed, served
 from starlette.testclient import TestClient
 from toy_catalog import SCRIPT, write_toy_catalog
 from toy_findings import ROWS, add_finding, add_findings, add_labelling
@@ -36,9 +36,7 @@ def served_lab(catalog: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def filed_lab(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    site = tmp_path_factory.mktemp("site") / "site"
-    export(Catalog.open(catalog), site)
-    return (site / "index.html").as_uri()
+    return filed(catalog, tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(params=["served", "filed"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import served
+from conftest import filed, served
 from starlette.testclient import TestClient
 from toy_catalog import SCRIPT, write_toy_catalog
 from toy_findings import CATEGORIES, ITEM, add_findings, add_labelling
@@ -15,7 +15,6 @@ from sae.features.catalog import Catalog
 from sae.features.judging.agreement import Kappa
 from sae.features.judging.labelling import Labelling
 from sae.server.app import create_app
-from sae.server.export import export
 
 ORIGIN = "http://127.0.0.1:8000"
 HERE = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
@@ -143,8 +142,7 @@ def test_a_label_that_is_not_kept_is_asked_for_again(tab: Any, folder: Path, add
 
 @pytest.mark.browser
 def test_files_and_findings_without_items_say_so(tab: Any, folder: Path, address: str, tmp_path: Path) -> None:
-    export(Catalog.open(folder), tmp_path / "site")
-    tab.goto(f"{(tmp_path / 'site' / 'index.html').as_uri()}#/label/label-latent-3")
+    tab.goto(f"{filed(folder, tmp_path)}#/label/label-latent-3")
     tab.wait_for_selector("text=These pages are files, which keep no labels")
     tab.goto(f"{address}#/label/search")
     tab.wait_for_selector("text=no labelling 'search'")

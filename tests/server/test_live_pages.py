@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from conftest import served
+from conftest import filed, served
 from live_catalogs import COLOURS, image_catalog, picture_bytes, text_catalog
 from starlette.testclient import TestClient
 from toy_catalog import write_toy_catalog
@@ -20,7 +20,6 @@ from sae.features.live.loaded import Loaded
 from sae.features.live.opening import open_loaded
 from sae.server import live as module
 from sae.server.app import create_app
-from sae.server.export import export
 
 ORIGIN = "http://127.0.0.1:8000"
 HERE = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
@@ -307,8 +306,7 @@ def test_without_a_subject_pages_say_how_to_load_it(
     for hash in ("#/ask", "#/contrast"):
         go(tab, text_page, hash)
         assert f"sae serve {text_catalog} --live STORE" in tab.inner_text(".missing-subject")
-    export(Catalog.open(text_catalog), tmp_path / "site")
-    go(tab, (tmp_path / "site" / "index.html").as_uri(), "#/ask")
+    go(tab, filed(text_catalog, tmp_path), "#/ask")
     assert "These pages are files" in tab.inner_text(".missing-subject")
     assert "sae serve CATALOG --live STORE" in tab.inner_text(".missing-subject")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import filed
 from toy_catalog import EMOJI, SCRIPT
 
 from sae.features.catalog import Catalog
-from sae.server.export import export
 
 pytestmark = pytest.mark.browser
 
@@ -252,8 +252,7 @@ def test_the_theme_is_kept(tab: Any, text_page: str) -> None:
 
 
 def test_the_export_works_from_the_disk(tab: Any, image_catalog: Path, tmp_path: Path) -> None:
-    export(Catalog.open(image_catalog), tmp_path / "site")
-    address = (tmp_path / "site" / "index.html").as_uri()
+    address = filed(image_catalog, tmp_path)
     go(tab, address)
     tab.wait_for_selector(".rows .title a:text-matches('[a-z]')")
     tab.click('.rows [aria-rowindex="1"] a')
