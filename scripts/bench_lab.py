@@ -10,7 +10,6 @@ some of it alone.
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from scripts import bench_lab_levels as levels
 from scripts import bench_lab_reading as reading
 from scripts import bench_lab_transformer as transformer
 from scripts import bench_lab_visualise as visualise
+from scripts.bench_lab_findings import of
 
 STORES = {0: Path("runs/concepts-clip/store-score"), 1: Path("runs/concepts-clip-1/store-score")}
 SUBJECTS = {seed: f"builtin:concepts-clip-rn@{seed}" for seed in STORES}
@@ -48,7 +48,7 @@ def runs(parts: list[str], seeds: list[int], out: Path) -> Iterator[tuple[str, C
     """Yield what is measured at one go and how; figures of parts that are for each seed have it in their name."""
 
     def of_seed(part: str, seed: int) -> Measured:
-        return [replace(one, name=one.name.replace("lab/", f"lab/seed {seed}/", 1)) for one in BY_SEED[part](seed, out)]
+        return of(f"seed {seed}", BY_SEED[part](seed, out))
 
     for part in parts:
         if part in ONCE:

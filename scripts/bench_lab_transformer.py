@@ -6,7 +6,6 @@ runs/concepts-clip-vit/store-score). Its pictures are judged by the second seed 
 which it shares nothing with, for the first was its teacher.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from sae.lab.visualise import method
@@ -14,7 +13,7 @@ from scripts import bench_lab_interventions as interventions
 from scripts import bench_lab_joint as joint
 from scripts import bench_lab_visualise as visualise
 from scripts.bench import Figure
-from scripts.bench_lab_findings import kept
+from scripts.bench_lab_findings import kept, of
 
 SUBJECT, STORE = "builtin:concepts-clip", Path("runs/concepts-clip-vit/store-score")
 HOOKPOINT = "visual.embedding"
@@ -30,4 +29,4 @@ def figures(out: Path) -> list[Figure]:
         steps=256, n_latents=16,
     )  # fmt: skip
     found += visualise.plain("embedding", JUDGE, kept(method.run(config), out / "visualise").figures)
-    return [replace(one, name=one.name.replace("lab/", "lab/transformer/", 1)) for one in found]
+    return of("transformer", found)

@@ -92,13 +92,11 @@ def finding(bench: Workbench, audit: Audit, config: Config) -> Finding:
     pictures["lab-decision"] = _decision_picture(bench, judged, item, told, titles)
     figures |= said.figures
     untold = [name.removesuffix(UNTOLD) for name in figures if name.endswith(UNTOLD)]
-    missing = (
-        [f"Not taken out, since the half to choose on lacks items with or without: {', '.join(untold)}."]
-        if untold
-        else []
-    )
-    sentences = [_verdict(audit, figures, strongest), *missing, *said.told, f"One decision: {told.told(titles)}"]
-    verdict = " ".join(sentences)
+    sentences = [_verdict(audit, figures, strongest)]
+    if untold:
+        listed = ", ".join(untold)
+        sentences.append(f"Not taken out, since the half to choose on lacks items with or without: {listed}.")
+    verdict = " ".join([*sentences, *said.told, f"One decision: {told.told(titles)}"])
     rows = table(bench.dictionary, audit, knowing, words)
     return Finding("audit", bench.about, figures, rows, verdict, pictures)
 
@@ -176,10 +174,11 @@ def _decision(bench: Workbench, audit: Audit, config: Config) -> tuple[int, Acco
             raise ConfigError(f"example: {config.example} is not among the {len(judged.truth)} items that are judged.")
         item = int(places[0])
     else:
-        wanted = torch.zeros_like(judged.sample.match)
-        for judgement, value in audit.strongest(1):
-            wanted = ~judged.sample.match & judged.has[:, value] & (judged.judged == judgement)
-        items = (wanted if wanted.any() else ~judged.sample.match).nonzero()[:, 0]
+        wanted = scored = ~judged.sample.match
+        if strongest := audit.strongest(1):
+            judgement, value = strongest[0]
+            wanted = scored & judged.has[:, value] & (judged.judged == judgement)
+        items = (wanted if wanted.any() else scored).nonzero()[:, 0]
         top = judged.probability[items].topk(2, dim=1).values
         item = int(items[(top[:, 0] - top[:, 1]).argmin()])
     return item, account(judged.judge, bench.dictionary, judged.x[item])

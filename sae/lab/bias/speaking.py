@@ -29,10 +29,16 @@ def towards(judge: Judge, dictionary: Dictionary) -> Float[Tensor, "units judgem
 
 
 def spoken(
-    judged: Population, dictionary: Dictionary
+    judged: Population, held: Float[Tensor, "items units"], products: Float[Tensor, "units judgements"]
 ) -> tuple[Float[Tensor, "judgements units"], Float[Tensor, "judgements units"]]:
-    """Return what each unit adds to every judgement where it is made, in nats, on both halves."""
-    held, products, halves = scaled(judged.judge, dictionary, judged.x), towards(judged.judge, dictionary), []
+    """Return what each unit adds to every judgement where it is made, in nats, on both halves.
+
+    Args:
+        judged: the items.
+        held: how much of each unit they hold (`decision.scaled`).
+        products: of what units write with the judgements (`towards`).
+    """
+    halves = []
     for half in (judged.sample.match, ~judged.sample.match):
         made = F.one_hot(judged.judged[half], products.shape[1]).float()
         halves.append(((made.T @ held[half]) / made.sum(0).clamp(min=1)[:, None]) * products.T)
@@ -93,8 +99,8 @@ class Speaking:
     def of(cls, knowing: Knowing, kind: str, n: int, seed: int) -> "Speaking":
         """Choose the n units of one kind that speak most for every judgement."""
         judged, unit = knowing.judged, knowing.units[kind]
-        units = spoken(judged, unit.dictionary)[0].topk(min(n, unit.n_units), dim=1).indices
-        held, weights = scaled(judged.judge, unit.dictionary, judged.x), towards(judged.judge, unit.dictionary).T
+        held, products = scaled(judged.judge, unit.dictionary, judged.x), towards(judged.judge, unit.dictionary)
+        units = spoken(judged, held, products)[0].topk(min(n, unit.n_units), dim=1).indices
         scored, generator = ~judged.sample.match, torch.Generator().manual_seed(seed)
         # Activations, as a contribution is over the vector's length, which a look may change.
         activations = unit.responses.columns(units.flatten()).unflatten(1, units.shape)
@@ -106,7 +112,7 @@ class Speaking:
             there.append(_known(judged, activations[:, judgement], made, generator))
         adds, elsewhere, active = (torch.stack(column) for column in zip(*said, strict=True))
         known = (part.unflatten(0, units.shape) for part in _known(judged, activations.flatten(1), scored, generator))
-        weights = weights.gather(1, units)
+        weights = products.T.gather(1, units)
         return cls(
             units, adds * weights, elsewhere * weights, active,
             Known.of([*zip(*known, strict=True)]), Known.of(there),

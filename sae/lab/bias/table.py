@@ -108,7 +108,8 @@ def table(dictionary: Dictionary, audit: Audit, knowing: Knowing, words: Wording
     """
     judged, rows = audit.judged, []
     carried = {name: _carried(audit.judged.judge, dictionary, pair) for name, pair in audit.pairs.items()}
-    matched, scored = spoken(judged, dictionary)
+    matched, scored = spoken(judged, scaled(judged.judge, dictionary, judged.x), towards(judged.judge, dictionary))
+    written = _written(knowing, words)
     speaks = matched.argmax(1)
     for value, label in enumerate(judged.values):
         found, areas = audit.effects(value), knowing.auc("latents", value)
@@ -124,33 +125,49 @@ def table(dictionary: Dictionary, audit: Audit, knowing: Knowing, words: Wording
             speaker = int(speaks[judgement])
             row |= {"speaks": speaker, "speaks, nats": _rounded(scored[judgement, speaker])}
             row["speaks, auc"] = _rounded(areas[1][speaker])
-            rows.append(row | _worded(knowing, words, label, judgement, latent))
+            rows.append(row | _worded(words, written, label, judgement, latent))
     rows.sort(key=lambda row: row["p"])
     blank = dict.fromkeys(("judgement", "value", *COUNTED, *CAUSED, *CARRIED), "")
     return rows + [
-        blank | {"judgement": name, "value": label} | _worded(knowing, words, label, judgement, None)
+        blank | {"judgement": name, "value": label} | _worded(words, written, label, judgement, None)
         for label in words.values
         if label not in judged.values
         for judgement, name in enumerate(audit.names)
     ]
 
 
-def _worded(knowing: Knowing, words: Wording, label: str, judgement: int, latent: int | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Written:
+    """What latents write: unit directions, and of each value's words the latent that writes them most.
+
+    Its number, cosine, and held-out area for the value, which is empty of a value that no item is labelled with.
+    """
+
+    directions: Float[Tensor, "latents d_joint"]
+    most: dict[str, tuple[int, Any, Any]]
+
+
+def _written(knowing: Knowing, words: Wording) -> _Written:
+    directions = F.normalize(knowing.dictionary.W_dec.detach().float().cpu(), dim=1)
+    cosines = words.association(directions).masked_fill(~knowing.units["latents"].alive[:, None], -1)
+    values, most = knowing.judged.values, {}
+    for label, cosine in zip(words.values, cosines.T, strict=True):
+        first = int(cosine.argmax())
+        known = knowing.auc("latents", values.index(label))[1][first] if label in values else None
+        most[label] = (first, _rounded(cosine[first]), "" if known is None else _rounded(known))
+    return _Written(directions, most)
+
+
+def _worded(words: Wording, written: _Written, label: str, judgement: int, latent: int | None) -> dict[str, Any]:
     """Return what a value's words are near to: the judgement, a latent, and the latent that writes them most."""
-    place, judged = words.place(label), knowing.judged
+    place = words.place(label)
     if place is None:
         return dict.fromkeys(WORDED, "")
-    writes = F.normalize(knowing.dictionary.W_dec.detach().float().cpu(), dim=1)
-    cosine = words.association(writes)[:, place].masked_fill(~knowing.units["latents"].alive, -1)
-    first = int(cosine.argmax())
-    known = knowing.auc("latents", judged.values.index(label))[1] if label in judged.values else None
     found = (
         _rounded(words.judgements[place, judgement]),
         _rounded(words.outlying[place, judgement]),
-        "" if latent is None else _rounded(words.towards[place] @ writes[latent]),
-        first,
-        _rounded(cosine[first]),
-        "" if known is None else _rounded(known[first]),
+        "" if latent is None else _rounded(words.towards[place] @ written.directions[latent]),
+        *written.most[label],
     )
     return dict(zip(WORDED, found, strict=True))
 

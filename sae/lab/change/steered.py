@@ -79,7 +79,7 @@ class Steered:
         if not self.rivals:
             return f"No other directions of a concept stand beside it: {self.concept}."
         listed = ", ".join(f"{one.name} {one.move:+.3f}" for one in self.rivals)
-        level = [one.name for one in self.rivals if one.behind.low <= 0 <= one.behind.high]
+        level = [one.name for one in self.rivals if not one.behind.apart_from(0)]
         ahead = [one.name for one in self.rivals if one.behind.high < 0]
         said = [f"not distinguishable from {', '.join(level)}"] if level else []
         said += [f"behind {', '.join(ahead)}"] if ahead else []
